@@ -1,0 +1,101 @@
+/**
+ * How a block's bytes become a stored object and back. Codecs mix in one pool, so a stored object
+ * is read by what it is: its first bytes tell a frame, and the id decides. (Raw data can begin
+ * like a frame, too.)
+ *
+ * Everything here is synchronous and heavy: it runs in worker threads.
+ */
+import { createHash } from 'node:crypto'
+import { gunzipSync, gzipSync } from 'node:zlib'
+import { compressFrameSync } from 'lz4-napi'
+import { systemCode } from '../lib/errors.ts'
+import type { BlockId, Checksum } from './block.ts'
+import { BLOCK_ID_BYTES } from './block.ts'
+import { decodeLz4Frame, isLz4Frame } from './lz4-frame.ts'
+
+export const COMPRESSIONS = ['lz4', 'gzip', 'none'] as const
+export type Compression = (typeof COMPRESSIONS)[number]
+
+/**
+ * Longhorn falls back between lz4 and gzip when it reads, but not between those and raw bytes.
+ * So raw and framed blocks may not meet in one config.
+ */
+export type Family = 'framed' | 'raw'
+export const familyOf = (compression: Compression): Family =>
+  compression === 'none' ? 'raw' : 'framed'
+
+/** What the first bytes of a stored object look like. */
+export function looksLike(head: Buffer): Compression {
+  if (isLz4Frame(head)) return 'lz4'
+  return head[0] === 0x1f && head[1] === 0x8b ? 'gzip' : 'none'
+}
+
+/** Bytes of the head of a stored object that `looksLike` needs. */
+export const HEAD_BYTES = 4
+
+export const blockIdOf = (bytes: Uint8Array): BlockId =>
+  createHash('sha512').update(bytes).digest('hex').slice(0, BLOCK_ID_BYTES * 2) as BlockId
+
+export const checksumOf = (bytes: Uint8Array): Checksum =>
+  createHash('sha512').update(bytes).digest('hex') as Checksum
+
+/** A block as it is stored. With `none`, the very same bytes. */
+export function encodeBlock(bytes: Buffer, compression: Compression): Buffer {
+  switch (compression) {
+    case 'lz4':
+      return compressFrameSync(bytes, { contentChecksum: true })
+    case 'gzip':
+      return gzipSync(bytes)
+    case 'none':
+      return bytes
+  }
+}
+
+export type Decoded =
+  | { readonly ok: true; readonly bytes: Buffer; readonly stored: Compression }
+  | { readonly ok: false; readonly reason: string }
+
+/**
+ * The bytes of a stored block, proven by its id. Never allocates more than `expectedBytes` for
+ * output, whatever the object says of itself. May overwrite parts of `stored`.
+ */
+export function decodeBlock(stored: Buffer, expectedBytes: number, id: BlockId): Decoded {
+  if (stored.length === 0) return { ok: false, reason: 'is empty' }
+  // A frame's decoding may write into `stored`; only raw bytes of the right length could still
+  // be wanted after that.
+  const raw = stored.length === expectedBytes
+  const framed = looksLike(stored)
+  const copy = raw && framed !== 'none' ? Buffer.from(stored) : stored
+  let reason = `is ${stored.length} bytes without a compression frame, expected ${expectedBytes}`
+  if (framed !== 'none') {
+    try {
+      const bytes =
+        framed === 'lz4'
+          ? decodeLz4Frame(copy, expectedBytes)
+          : gunzipBounded(copy, expectedBytes)
+      if (blockIdOf(bytes) === id) return { ok: true, bytes, stored: framed }
+      reason = `does not match its id after ${framed} decoding`
+    } catch (error) {
+      reason = error instanceof Error ? error.message : String(error)
+    }
+  }
+  if (raw) {
+    if (blockIdOf(stored) === id) return { ok: true, bytes: stored, stored: 'none' }
+    if (framed === 'none') reason = 'does not match its id'
+  }
+  return { ok: false, reason }
+}
+
+function gunzipBounded(stored: Buffer, expectedBytes: number): Buffer {
+  let bytes: Buffer
+  try {
+    bytes = gunzipSync(stored, { maxOutputLength: expectedBytes })
+  } catch (error) {
+    if (systemCode(error) !== 'ERR_BUFFER_TOO_LARGE') throw error
+    throw new Error(`decodes to more than the ${expectedBytes} bytes expected`, { cause: error })
+  }
+  if (bytes.length !== expectedBytes) {
+    throw new Error(`decodes to ${bytes.length} bytes, expected ${expectedBytes}`)
+  }
+  return bytes
+}

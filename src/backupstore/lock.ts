@@ -1,0 +1,294 @@
+/**
+ * The lock of a store, as Longhorn takes it: a small file that says which kind of work goes on.
+ * Shared locks (backup, restore) stand side by side; a deletion lock stands alone. There is no
+ * server to decide, so everybody writes first, waits until others could have seen it, and then
+ * follows the same order. A lock that is not refreshed expires.
+ *
+ *   write (not acquired) → settle 2 s → read all → kept out? remove ours and wait
+ *                                                → else write (acquired), refresh every 60 s
+ *
+ * The holder gets a signal, aborted when the lock is lost, and asks `assertHeld` directly before
+ * every write: a process that was frozen wakes up before its timers do.
+ */
+import type { Clock } from '../lib/clock.ts'
+import { DroverError, abortReason, isDroverError, throwIfAborted } from '../lib/errors.ts'
+import type { RunId } from './layout.ts'
+import { LOCKS_PREFIX, isLockKey, lockKey, nameOfLockKey } from './layout.ts'
+import type { LockStore, ObjectInfo, ReadStore } from './object-store.ts'
+import { bodyOf, readSmall } from './object-store.ts'
+
+/** A lock older than this, by the server's clock, does not count any more. */
+export const LOCK_EXPIRY_MS = 150_000
+const REFRESH_MS = 60_000
+const REFRESH_RETRY_MS = 5_000
+/** How long others get to see our file before we read theirs. */
+export const LOCK_SETTLE_MS = 2_000
+const BUSY_POLL_MS = 2_000
+/** Stop writing a little before others may take over. */
+const EXPIRY_MARGIN_MS = 10_000
+const SKEW_WORTH_A_WARNING_MS = 5_000
+const MAX_LOCK_FILE_BYTES = 4096
+
+export type LockType = 'shared' | 'deletion'
+const TYPE_NUMBER = { shared: 1, deletion: 2 } as const
+
+/** Another's lock, or what is left of one. */
+export interface LockFile {
+  readonly name: string
+  /** `unknown`: it could not be parsed; it counts as the other type until it expires. */
+  readonly type: LockType | 'unknown'
+  readonly acquired: boolean
+  readonly modifiedAtMs: number
+}
+
+export type LockEvent =
+  | { readonly kind: 'busy'; readonly holder: LockFile; readonly ageMs: number }
+  | { readonly kind: 'acquired' }
+  | { readonly kind: 'clock-skew'; readonly skewMs: number }
+  | { readonly kind: 'not-removed'; readonly error: unknown }
+
+export interface LockOptions {
+  readonly store: LockStore
+  readonly type: LockType
+  /** Names the lock file; one run, one lock. */
+  readonly run: RunId
+  readonly clock: Clock
+  readonly signal: AbortSignal
+  /** How long to wait for others; 0 tries once. */
+  readonly timeoutMs: number
+  readonly onEvent?: (event: LockEvent) => void
+}
+
+export interface Lock {
+  /** Settles when the lock is held; rejects with STORE_BUSY, or what kept it from being taken. */
+  readonly acquired: Promise<void>
+  /** Aborted with LOCK_LOST when the lock is lost. */
+  readonly signal: AbortSignal
+  /** @throws DroverError LOCK_LOST unless the lock is held at this moment */
+  assertHeld(): void
+  /** The server's time now, ms since 1970; known once the lock file was written. */
+  serverNowMs(): number
+  /** Other locks that have not expired. */
+  others(): Promise<LockFile[]>
+  /** Gives the lock up, or stops trying to get it. Never throws. */
+  release(): Promise<void>
+}
+
+/** Starts taking the lock and returns at once, so that work that writes nothing can go on. */
+export function openLock(options: LockOptions): Lock {
+  const { store, clock } = options
+  const key = lockKey(options.run)
+  const stop = new AbortController()
+  const lost = new AbortController()
+  const signal = AbortSignal.any([options.signal, stop.signal])
+  // `at` is taken before the write, so our idea of the lock's age is never too young
+  let written: { at: number; serverMs: number } | undefined
+  let held = false
+  let refreshing: Promise<void> = Promise.resolve()
+
+  const ageMs = () => (written ? clock.monotonicMs() - written.at : Number.POSITIVE_INFINITY)
+  const serverNowMs = () => (written ? written.serverMs + ageMs() : clock.wallMs())
+
+  const write = async (acquired: boolean): Promise<void> => {
+    const at = clock.monotonicMs()
+    const file = { Name: nameOfLockKey(key), Type: TYPE_NUMBER[options.type], Acquired: acquired }
+    const put = await store.put(key, bodyOf(Buffer.from(JSON.stringify(file))))
+    if (!put.written) throw new DroverError('INTERNAL', 'a lock file was not written')
+    written = { at, serverMs: put.info.modifiedAtMs }
+  }
+
+  const tryOnce = async (): Promise<LockFile | undefined> => {
+    await write(false)
+    warnOfSkew(serverNowMs() - clock.wallMs(), options.onEvent)
+    await clock.sleep(LOCK_SETTLE_MS, signal)
+    const locks = await readLocks(store, signal)
+    const own = locks.find((lock) => lock.name === nameOfLockKey(key))
+    if (!own) {
+      throw new DroverError(
+        'TARGET_UNREACHABLE',
+        'the target does not list the lock file that was just written to it',
+        { details: { key }, retryable: true },
+      )
+    }
+    const holder = keepsOut(own, options.type, locks, serverNowMs())
+    if (holder) return holder
+    const tooOld = () => ageMs() > LOCK_EXPIRY_MS
+    if (tooOld()) return own
+    const before = written?.at ?? 0
+    await write(true)
+    return clock.monotonicMs() - before > LOCK_EXPIRY_MS ? own : undefined
+  }
+
+  const acquire = async (): Promise<void> => {
+    const deadline = clock.monotonicMs() + options.timeoutMs
+    for (;;) {
+      throwIfAborted(signal)
+      const holder = await tryOnce()
+      if (!holder) break
+      await store.remove(key)
+      await waitForOthers(holder, deadline)
+    }
+    held = true
+    options.onEvent?.({ kind: 'acquired' })
+    refreshing = refresh()
+  }
+
+  /** Returns when nobody of the other type is in sight; throws when the time is up. */
+  const waitForOthers = async (first: LockFile, deadline: number): Promise<void> => {
+    let holder: LockFile | undefined = first
+    for (let told = false; holder; ) {
+      const age = serverNowMs() - holder.modifiedAtMs
+      if (!told) options.onEvent?.({ kind: 'busy', holder, ageMs: age })
+      told = true
+      if (clock.monotonicMs() + BUSY_POLL_MS > deadline) throw busy(holder, age, options)
+      await clock.sleep(BUSY_POLL_MS, signal)
+      const locks = await readLocks(store, signal)
+      holder = locks.find(
+        (lock) => isOther(lock, options.type) && !isExpired(lock, serverNowMs()),
+      )
+    }
+  }
+
+  const refresh = async (): Promise<void> => {
+    let pause = REFRESH_MS
+    for (;;) {
+      await clock.sleep(pause, signal)
+      try {
+        const before = written?.at ?? 0
+        // gone means that somebody took it for expired
+        if (!(await store.stat(key, { signal }))) return lose('somebody removed it')
+        if (signal.aborted) return
+        await write(true)
+        if (clock.monotonicMs() - before > LOCK_EXPIRY_MS) return lose('it was refreshed too late')
+        pause = REFRESH_MS
+      } catch {
+        if (signal.aborted) return
+        if (ageMs() > LOCK_EXPIRY_MS - EXPIRY_MARGIN_MS) return lose('it could not be refreshed')
+        pause = REFRESH_RETRY_MS
+      }
+    }
+  }
+
+  const lose = (why: string): void => {
+    held = false
+    lost.abort(lockLost(why))
+  }
+
+  const acquired = acquire()
+  acquired.catch(() => undefined) // whoever needs the lock awaits it; nobody may need it
+  return {
+    acquired,
+    signal: lost.signal,
+    serverNowMs,
+    assertHeld() {
+      if (lost.signal.aborted) throw abortReason(lost.signal)
+      if (held && ageMs() > LOCK_EXPIRY_MS - EXPIRY_MARGIN_MS) lose('it could not be refreshed in time')
+      if (!held) throw lost.signal.aborted ? abortReason(lost.signal) : lockLost('it is not held')
+    },
+    async others() {
+      const locks = await readLocks(store, options.signal)
+      const now = serverNowMs()
+      return locks.filter((lock) => lock.name !== nameOfLockKey(key) && !isExpired(lock, now))
+    },
+    async release() {
+      stop.abort()
+      await acquired.catch(() => undefined)
+      await refreshing.catch(() => undefined)
+      held = false
+      if (!written) return
+      try {
+        await store.remove(key)
+      } catch (error) {
+        options.onEvent?.({ kind: 'not-removed', error })
+      }
+    },
+  }
+}
+
+function lockLost(why: string): DroverError {
+  return new DroverError('LOCK_LOST', `the lock on the store was lost: ${why}`, { retryable: true })
+}
+
+function warnOfSkew(skewMs: number, onEvent: LockOptions['onEvent']): void {
+  if (Math.abs(skewMs) > SKEW_WORTH_A_WARNING_MS) onEvent?.({ kind: 'clock-skew', skewMs })
+}
+
+function busy(holder: LockFile, ageMs: number, { type, timeoutMs }: LockOptions): DroverError {
+  const held = holder.type === 'deletion' ? 'a deletion' : 'a backup or restore'
+  const what = holder.type === 'unknown' ? 'an unreadable lock file' : held
+  return new DroverError(
+    'STORE_BUSY',
+    `the store is busy: ${holder.name} (${what}) is ${Math.max(0, Math.round(ageMs / 1000))} s old; it expires ${LOCK_EXPIRY_MS / 1000} s after its holder's last sign of life` +
+      (timeoutMs > 0 ? `. Waited ${Math.round(timeoutMs / 1000)} s` : ''),
+    { retryable: true, details: { holder: holder.name, type: holder.type, ageMs, wanted: type } },
+  )
+}
+
+const isOther = (lock: LockFile, type: LockType): boolean => lock.type !== type
+
+export const isExpired = (lock: LockFile, serverNowMs: number): boolean =>
+  serverNowMs - lock.modifiedAtMs > LOCK_EXPIRY_MS
+
+/** The lock that keeps `own` out, if any: of the other type, not expired, and first in order. */
+export function keepsOut(
+  own: LockFile,
+  type: LockType,
+  locks: readonly LockFile[],
+  serverNowMs: number,
+): LockFile | undefined {
+  return locks
+    .filter((lock) => lock.name !== own.name)
+    .filter((lock) => isOther(lock, type) && !isExpired(lock, serverNowMs))
+    .filter((lock) => compareLocks(lock, own) < 0)
+    .sort(compareLocks)[0]
+}
+
+/** Acquired first, then the older by the server's time, then by name. */
+export function compareLocks(a: LockFile, b: LockFile): number {
+  if (a.acquired !== b.acquired) return a.acquired ? -1 : 1
+  if (a.modifiedAtMs !== b.modifiedAtMs) return a.modifiedAtMs - b.modifiedAtMs
+  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0
+}
+
+/** All locks of a store. One that vanishes meanwhile is absent; a failed listing is an error. */
+export async function readLocks(
+  store: Pick<ReadStore, 'list' | 'open'>,
+  signal?: AbortSignal,
+): Promise<LockFile[]> {
+  const infos: ObjectInfo[] = []
+  for await (const page of store.list(LOCKS_PREFIX, signal ? { signal } : {})) {
+    infos.push(...page.filter(({ key }) => isLockKey(key)))
+  }
+  const locks = await Promise.all(infos.map((info) => readLock(store, info, signal)))
+  return locks.filter((lock) => lock !== undefined)
+}
+
+async function readLock(
+  store: Pick<ReadStore, 'open'>,
+  { key, modifiedAtMs }: ObjectInfo,
+  signal?: AbortSignal,
+): Promise<LockFile | undefined> {
+  const name = nameOfLockKey(key)
+  const unreadable: LockFile = { name, type: 'unknown', acquired: true, modifiedAtMs }
+  let bytes
+  try {
+    bytes = await readSmall(store, key, MAX_LOCK_FILE_BYTES, signal ? { signal } : {})
+  } catch (error) {
+    if (isDroverError(error, 'UNSAFE_PATH', 'TARGET_FORBIDDEN')) return unreadable
+    throw error
+  }
+  if (bytes === undefined) return undefined
+  if (bytes === 'too-large') return unreadable
+  try {
+    const { Type: type, Acquired: acquired } = JSON.parse(bytes.toString('utf8'))
+    if (type !== 1 && type !== 2) return unreadable
+    return {
+      name,
+      type: type === 1 ? 'shared' : 'deletion',
+      acquired: acquired === true,
+      modifiedAtMs,
+    }
+  } catch {
+    return unreadable
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * The port to where a store's objects live: a folder, a bucket, memory. Drivers implement it in
+ * `storage/`; everything else speaks to one of the capabilities below and asks for the least.
+ *
+ * The contract, which one suite (`test/contract/`) holds every driver to:
+ *
+ * - **Absent, unreachable and corrupt are three answers.** An object that is not there is
+ *   `undefined` (or an empty listing). Everything else that goes wrong is thrown as a DroverError
+ *   with a TARGET_ code. A listing that could not be finished throws; it never ends early.
+ * - **Whole or not at all.** What `put` and `publish` write appears under its key with all its
+ *   bytes or does not appear. What stood there before stays until that moment.
+ * - **Durable means acknowledged by the disk.** `publish`, and `put` with `durable`, settle only
+ *   when the bytes and the name survive a power cut.
+ * - **Times and versions are the server's.** `modifiedAtMs` is the server's clock; `version`
+ *   changes whenever the object is written again.
+ * - **Keys are plain.** Segments joined by `/`, none of them empty, `.` or `..`. A driver never
+ *   follows a key, or a link found on its way, out of the target.
+ * - **Cancellation.** An aborted signal ends the call with the signal's reason; what it was
+ *   writing does not appear.
+ */
+import type { Key } from './layout.ts'
+
+export interface ObjectInfo {
+  readonly key: Key
+  readonly sizeBytes: number
+  /** The server's time of the last write, ms since 1970, as exact as the server tells. */
+  readonly modifiedAtMs: number
+  /** Equal only when the object was not written in between (an ETag; or inode, time and size). */
+  readonly version: string
+}
+
+export interface OpenObject {
+  readonly info: ObjectInfo
+  /** The bytes, in order; read once. */
+  readonly chunks: AsyncIterable<Uint8Array>
+}
+
+export interface CallOptions {
+  readonly signal?: AbortSignal
+}
+
+export interface ReadStore {
+  /** Facts about one object. */
+  stat(key: Key, options?: CallOptions): Promise<ObjectInfo | undefined>
+
+  /** A stream of one object, at most its first `firstBytes`. */
+  open(
+    key: Key,
+    options?: CallOptions & { readonly firstBytes?: number },
+  ): Promise<OpenObject | undefined>
+
+  /**
+   * Reads a whole object to the start of `into`.
+   * @returns its length, which is larger than `into` when it did not fit (and was not read)
+   */
+  readInto(key: Key, into: Uint8Array, options?: CallOptions): Promise<number | undefined>
+
+  /** Every object below a prefix that ends in `/`, in pages of any size and order. */
+  list(prefix: Key, options?: CallOptions): AsyncIterable<readonly ObjectInfo[]>
+}
+
+/** Bytes to write, of known length; may be asked for more than once (a retry). */
+export interface Body {
+  readonly sizeBytes: number
+  chunks(): Iterable<Uint8Array>
+}
+
+export interface PutOptions extends CallOptions {
+  /** Settle only when a power cut could not undo it. */
+  readonly durable?: boolean
+  /**
+   * What must stand at the key: nothing, or this version. A driver that can do so checks and
+   * writes in one step; one that cannot checks immediately before.
+   */
+  readonly expect?: 'absent' | { readonly version: string }
+}
+
+/** `written: false` means that `expect` did not hold and nothing was changed. */
+export type PutResult = { readonly written: true; readonly info: ObjectInfo } | { readonly written: false }
+
+export interface WriteStore extends ReadStore {
+  put(key: Key, body: Body, options?: PutOptions): Promise<PutResult>
+
+  /**
+   * A place where objects wait, invisible, to be published together. Drivers that have none leave
+   * this out, and objects are `put` one by one.
+   */
+  openStaging?(): Promise<StagingArea>
+}
+
+export interface StagingArea {
+  /** Keeps a copy of the bytes; they may be reused when this settles. */
+  add(key: Key, bytes: Uint8Array, options?: CallOptions): Promise<void>
+
+  /**
+   * Makes what was added since the last call durable and visible. `beforeEach` is called directly
+   * before each object appears and stops the rest by throwing. An object that is already there is
+   * left as it is unless it is empty.
+   * @returns the keys that were there already
+   */
+  publish(beforeEach: () => void): Promise<readonly Key[]>
+
+  /** Drops what was added and not published. */
+  discard(): Promise<void>
+}
+
+/** For those who take locks: their own small files come and go. */
+export interface LockStore extends WriteStore {
+  /** @returns false when it was not there */
+  remove(key: Key, options?: CallOptions): Promise<boolean>
+}
+
+export interface PruneStore extends LockStore {
+  /**
+   * Removes folders below a prefix that hold nothing; a driver without folders leaves this out.
+   * @param minAgeMs only those not changed for so long, by the server's clock
+   * @returns how many went, or would go with `dryRun`
+   */
+  removeEmptyFolders?(
+    prefix: Key,
+    options: CallOptions & { readonly minAgeMs: number; readonly dryRun?: boolean },
+  ): Promise<number>
+}
+
+/** A driver, opened and closed by the one who wires things. */
+export interface ObjectStore extends PruneStore {
+  /** Removes what this run left in staging and lets go of the target. */
+  close(): Promise<void>
+}
+
+export const bodyOf = (bytes: Uint8Array): Body => ({
+  sizeBytes: bytes.length,
+  chunks: () => [bytes],
+})
+
+/**
+ * A whole small object.
+ * @returns `'too-large'` instead of reading more than `maxBytes`
+ */
+export async function readSmall(
+  store: Pick<ReadStore, 'open'>,
+  key: Key,
+  maxBytes: number,
+  options: CallOptions = {},
+): Promise<Buffer | 'too-large' | undefined> {
+  const object = await store.open(key, { ...options, firstBytes: maxBytes + 1 })
+  if (!object) return undefined
+  const parts: Uint8Array[] = []
+  for await (const chunk of object.chunks) parts.push(chunk)
+  const bytes = Buffer.concat(parts)
+  return bytes.length > maxBytes ? 'too-large' : bytes
+}

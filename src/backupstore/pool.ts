@@ -1,0 +1,23 @@
+/** The pool of blocks that all backups of a target share. */
+import { BlockTable } from './block-table.ts'
+import type { BlockId } from './block.ts'
+import { BLOCKS_PREFIX, idOfBlockKey } from './layout.ts'
+import type { ReadStore } from './object-store.ts'
+
+/**
+ * Every block of the pool with its stored length, by one listing. An object without a byte is
+ * left out: it is what a power cut makes of a block that was never flushed.
+ */
+export async function listPool(
+  store: Pick<ReadStore, 'list'>,
+  signal?: AbortSignal,
+): Promise<BlockTable> {
+  const pool = new BlockTable()
+  for await (const page of store.list(BLOCKS_PREFIX, signal ? { signal } : {})) {
+    for (const { key, sizeBytes } of page) {
+      const id: BlockId | undefined = idOfBlockKey(key)
+      if (id !== undefined && sizeBytes > 0) pool.set(id, sizeBytes)
+    }
+  }
+  return pool
+}

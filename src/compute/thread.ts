@@ -1,0 +1,75 @@
+/** A worker thread: takes one task after the other; blocks come and go in shared memory. */
+import { createHash } from 'node:crypto'
+import type { Hash } from 'node:crypto'
+import { parentPort, workerData } from 'node:worker_threads'
+import type { Checksum } from '../backupstore/block.ts'
+import { blockIdOf, decodeBlock, encodeBlock } from '../backupstore/codec.ts'
+import type { DecodeResult, Slot } from '../backupstore/compute.ts'
+import type { Answers, Reply, Request, Task, ThreadData } from './messages.ts'
+import { slotsOf } from './slots.ts'
+
+/** Small enough to stay in a core's own cache. */
+const ZEROS = Buffer.alloc(128 * 1024)
+
+const { memory, slots: count } = workerData as ThreadData
+const slots = slotsOf(memory, count)
+let fileHash: Hash = createHash('sha512')
+
+parentPort?.on('message', ({ ticket, task }: Request) => {
+  let reply: Reply
+  try {
+    reply = { ticket, value: run(task) }
+  } catch (error) {
+    reply = { ticket, error: error instanceof Error ? error : new Error(String(error)) }
+  }
+  parentPort?.postMessage(reply)
+})
+
+function run(task: Task): Answers[Task['kind']] {
+  switch (task.kind) {
+    case 'identify': {
+      const bytes = slotAt(task.slot).raw.subarray(0, task.length)
+      return isZero(bytes) ? undefined : blockIdOf(bytes)
+    }
+    case 'encode': {
+      const { raw, stored } = slotAt(task.slot)
+      return encodeBlock(raw.subarray(0, task.length), task.compression).copy(stored)
+    }
+    case 'decode':
+      return decode(slotAt(task.slot), task)
+    case 'hash-start':
+      fileHash = createHash('sha512')
+      return undefined
+    case 'hash-block':
+      fileHash.update(slotAt(task.slot).raw.subarray(0, task.length))
+      return undefined
+    case 'hash-zeros':
+      for (let left = task.bytes; left > 0; left -= ZEROS.length) {
+        fileHash.update(left < ZEROS.length ? ZEROS.subarray(0, left) : ZEROS)
+      }
+      return undefined
+    case 'hash-digest':
+      return fileHash.digest('hex') as Checksum
+  }
+}
+
+function decode({ raw, stored }: Slot, task: Task & { kind: 'decode' }): DecodeResult {
+  const result = decodeBlock(stored.subarray(0, task.storedLength), task.length, task.id)
+  if (!result.ok) return result
+  result.bytes.copy(raw)
+  return { ok: true, stored: result.stored }
+}
+
+function isZero(bytes: Buffer): boolean {
+  for (let at = 0; at < bytes.length; at += ZEROS.length) {
+    const piece = bytes.subarray(at, at + ZEROS.length)
+    if (piece.compare(ZEROS, 0, piece.length) !== 0) return false
+  }
+  return true
+}
+
+function slotAt(index: number): Slot {
+  const slot = slots[index]
+  if (!slot) throw new Error(`no slot ${index}`)
+  return slot
+}

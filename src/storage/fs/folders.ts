@@ -1,0 +1,138 @@
+/** Folders of a store: made when needed, like those around them; removed when they are empty. */
+import { chown, lstat, mkdir, open, readdir, rmdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { systemCode } from '../../lib/errors.ts'
+import { isAbsent } from './fs-errors.ts'
+import { unsafe } from './paths.ts'
+
+/** Owner and mode that new folders and files get. Longhorn's are 0700 and root's. */
+export interface Ownership {
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+}
+
+const DEFAULT_MODE = 0o700
+
+export async function ownershipLike(folder: string): Promise<Ownership> {
+  const own = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
+  try {
+    const stats = await lstat(folder)
+    return { mode: stats.mode & 0o777, uid: stats.uid, gid: stats.gid }
+  } catch (error) {
+    if (!isAbsent(error)) throw error
+    return { mode: DEFAULT_MODE, ...own }
+  }
+}
+
+/** Gives a new file or folder its owner; one that we may not give away stays ours. */
+export async function giveTo(path: string, { uid, gid }: Ownership): Promise<void> {
+  if (uid === process.geteuid?.() && gid === process.getegid?.()) return
+  try {
+    await chown(path, uid, gid)
+  } catch (error) {
+    if (systemCode(error) !== 'EPERM') throw error
+  }
+}
+
+/**
+ * Makes a folder below `root` and those above it.
+ * @returns the folders whose entries changed, to be flushed
+ */
+export async function makeFolders(root: string, folder: string, like: Ownership): Promise<string[]> {
+  const changed: string[] = []
+  const missing: string[] = []
+  for (let at = folder; at !== root; at = dirname(at)) {
+    const stats = await lstat(at).catch((error: unknown) => {
+      if (isAbsent(error)) return undefined
+      throw error
+    })
+    if (stats?.isDirectory()) break
+    if (stats) throw unsafe(at.slice(root.length + 1), 'it is a link or a file, not a folder')
+    missing.push(at)
+  }
+  for (const path of missing.reverse()) {
+    try {
+      await mkdir(path, { mode: like.mode })
+      await giveTo(path, like)
+    } catch (error) {
+      if (systemCode(error) !== 'EEXIST') throw error
+    }
+    changed.push(dirname(path))
+  }
+  return changed
+}
+
+/** Removes a folder and those above it, up to `stop`, as long as they are empty. */
+export async function removeEmptyUpwards(folder: string, stop: string): Promise<void> {
+  for (let at = folder; at !== stop && at.startsWith(`${stop}/`); at = dirname(at)) {
+    try {
+      await rmdir(at)
+    } catch (error) {
+      if (isAbsent(error)) continue
+      const code = systemCode(error)
+      if (code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'EBUSY') return
+      throw error
+    }
+  }
+}
+
+/**
+ * Removes empty folders below `folder`, deepest first.
+ * @returns how many went, or would go
+ */
+export async function removeEmptyBelow(
+  folder: string,
+  options: { olderThanMs: number; dryRun: boolean; signal?: AbortSignal | undefined },
+): Promise<number> {
+  let removed = 0
+  /** @returns whether the folder is, or would be, gone */
+  const visit = async (path: string, isTop: boolean): Promise<boolean> => {
+    options.signal?.throwIfAborted()
+    // the age is that from before we changed anything in it
+    const stats = await lstat(path)
+    const entries = await readdir(path, { withFileTypes: true })
+    let left = entries.length
+    for (const entry of entries) {
+      if (entry.isDirectory() && (await visit(join(path, entry.name), false))) left -= 1
+    }
+    if (left > 0 || isTop || stats.mtimeMs > options.olderThanMs) return false
+    if (!options.dryRun) {
+      try {
+        await rmdir(path)
+      } catch (error) {
+        if (isAbsent(error)) return true
+        const code = systemCode(error)
+        if (code === 'ENOTEMPTY' || code === 'EEXIST') return false
+        throw error
+      }
+    }
+    removed += 1
+    return true
+  }
+  try {
+    await visit(folder, true)
+  } catch (error) {
+    if (!isAbsent(error)) throw error
+  }
+  return removed
+}
+
+/** Makes the names in a folder survive a power cut. A folder that is gone has none. */
+export async function flushFolder(folder: string): Promise<void> {
+  let handle
+  try {
+    handle = await open(folder, 'r')
+  } catch (error) {
+    if (isAbsent(error)) return
+    throw error
+  }
+  try {
+    await handle.sync()
+  } catch (error) {
+    // some file systems cannot flush a folder, and need not
+    if (systemCode(error) !== 'EINVAL' && systemCode(error) !== 'ENOTSUP') throw error
+  } finally {
+    await handle.close()
+  }
+}
