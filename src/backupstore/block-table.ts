@@ -48,6 +48,17 @@ export class BlockTable {
     return this.get(id) !== undefined
   }
 
+  /** All ids with their values, in no order. Nothing may be added meanwhile. */
+  *entries(): Generator<[BlockId, number], void, undefined> {
+    for (let slot = 0; slot < this.#values.length; slot++) {
+      const value = this.#values[slot] ?? EMPTY
+      if (value === EMPTY) continue
+      const words = this.#slots.subarray(slot * WORDS, (slot + 1) * WORDS)
+      const id = Array.from(words, (word) => word.toString(16).padStart(8, '0')).join('')
+      yield [id as BlockId, value]
+    }
+  }
+
   /** The slot that holds the id, or the free one where it belongs. Leaves the id in `#probe`. */
   #find(id: BlockId): number {
     const probe = this.#probe

@@ -69,14 +69,17 @@ export async function listBackups(store: CatalogStore, signal?: AbortSignal): Pr
   const configs = await listConfigs(store, signal)
   const limit = pLimit(READERS)
   const entries = await Promise.all(
-    configs.map((info) => limit(async () => ({ info, found: await readFacts(store, info, signal) }))),
+    configs.map((info) =>
+      limit(async () => ({ info, found: await readFacts(store, info, signal) })),
+    ),
   )
   const backups: BackupFacts[] = []
   const incomplete: BackupFacts[] = []
   const unreadable: Array<{ name: string; reason: string }> = []
   for (const { info, found } of entries) {
     if (found === undefined) continue // deleted since the listing
-    if ('reason' in found) unreadable.push({ name: nameOfConfigKey(info.key) ?? info.key, ...found })
+    if ('reason' in found)
+      unreadable.push({ name: nameOfConfigKey(info.key) ?? info.key, ...found })
     else (found.completedAt === '' ? incomplete : backups).push(found)
   }
   return { backups, incomplete, unreadable }

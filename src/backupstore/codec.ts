@@ -34,7 +34,10 @@ export function looksLike(head: Buffer): Compression {
 export const HEAD_BYTES = 4
 
 export const blockIdOf = (bytes: Uint8Array): BlockId =>
-  createHash('sha512').update(bytes).digest('hex').slice(0, BLOCK_ID_BYTES * 2) as BlockId
+  createHash('sha512')
+    .update(bytes)
+    .digest('hex')
+    .slice(0, BLOCK_ID_BYTES * 2) as BlockId
 
 export const checksumOf = (bytes: Uint8Array): Checksum =>
   createHash('sha512').update(bytes).digest('hex') as Checksum
@@ -70,9 +73,7 @@ export function decodeBlock(stored: Buffer, expectedBytes: number, id: BlockId):
   if (framed !== 'none') {
     try {
       const bytes =
-        framed === 'lz4'
-          ? decodeLz4Frame(copy, expectedBytes)
-          : gunzipBounded(copy, expectedBytes)
+        framed === 'lz4' ? decodeLz4Frame(copy, expectedBytes) : gunzipBounded(copy, expectedBytes)
       if (blockIdOf(bytes) === id) return { ok: true, bytes, stored: framed }
       reason = `does not match its id after ${framed} decoding`
     } catch (error) {

@@ -4,7 +4,7 @@
  */
 import { DroverError } from '../lib/errors.ts'
 import type { Checksum } from './block.ts'
-import { BLOCK_BYTES, MAX_IMAGE_BYTES, blockCount, isBlockId, isChecksum } from './block.ts'
+import { BLOCK_BYTES, MAX_IMAGE_BYTES, isBlockId, isChecksum } from './block.ts'
 import { BlockMap } from './block-map.ts'
 import type { Compression } from './codec.ts'
 import { JsonMembers } from './json-members.ts'
@@ -181,7 +181,10 @@ function decimal(key: string, value: unknown): number {
 
 function time(key: string, value: unknown): string {
   const text = optionalText(key, value)
-  if (text === '' || (/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/.test(text) && !Number.isNaN(Date.parse(text)))) {
+  if (
+    text === '' ||
+    (/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/.test(text) && !Number.isNaN(Date.parse(text)))
+  ) {
     return text
   }
   throw expected(key, 'a time as in 2026-01-31T03:00:00Z, or ""', value)
@@ -227,8 +230,10 @@ function plainObject(value: unknown, what: string): Record<string, unknown> {
 }
 
 function expected(key: string, what: string, got: unknown): Error {
-  const shown = got === undefined ? 'nothing' : (JSON.stringify(got) ?? String(got))
-  return new Error(`${key}: expected ${what}, got ${shown.length > 80 ? `${shown.slice(0, 80)}…` : shown}`)
+  const shown = got === undefined ? 'nothing' : JSON.stringify(got)
+  return new Error(
+    `${key}: expected ${what}, got ${shown.length > 80 ? `${shown.slice(0, 80)}…` : shown}`,
+  )
 }
 
 /** Entries in one piece of written text: about 100 KB. */
@@ -251,7 +256,8 @@ export function serializeConfig(backup: Backup): Body {
     ...backup.unknown,
     ProcessingBlocks: { Blocks: {} },
   })
-  const entry = (at: number) => `{"Offset":${blocks.offsetAt(at)},"BlockChecksum":"${blocks.idAt(at)}"}`
+  const entry = (at: number) =>
+    `{"Offset":${blocks.offsetAt(at)},"BlockChecksum":"${blocks.idAt(at)}"}`
   function* pieces(): Generator<string> {
     if (blocks.length === 0) {
       yield head // like Longhorn: no `Blocks` key when there are none

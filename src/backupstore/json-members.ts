@@ -146,7 +146,8 @@ export class JsonMembers {
       return bracket
     }
     if (last > from) this.#emit(bytes.subarray(from, last))
-    if (bytes[after] !== COMMA && bytes[after] !== CLOSE_BRACE) throw new Error('no comma after an array')
+    if (bytes[after] !== COMMA && bytes[after] !== CLOSE_BRACE)
+      throw new Error('no comma after an array')
     this.#state = 'members'
     return this.#afterMember(bytes, after)
   }

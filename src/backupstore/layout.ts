@@ -7,6 +7,8 @@ import type { BackupName } from './names.ts'
 export type Key = string
 
 export const STORE_PREFIX = 'backupstore/'
+/** Configs and blocks. */
+export const IMAGES_PREFIX = 'backupstore/backing-images/'
 export const CONFIGS_PREFIX = 'backupstore/backing-images/backing-images/'
 export const BLOCKS_PREFIX = 'backupstore/backing-images/blocks/'
 /** `22/fc`: the first four hex digits of SHA-512("BACKINGIMAGE"), one folder for all images. */

@@ -11,7 +11,7 @@
  * every write: a process that was frozen wakes up before its timers do.
  */
 import type { Clock } from '../lib/clock.ts'
-import { DroverError, abortReason, isDroverError, throwIfAborted } from '../lib/errors.ts'
+import { DroverError, isDroverError, throwIfAborted } from '../lib/errors.ts'
 import type { RunId } from './layout.ts'
 import { LOCKS_PREFIX, isLockKey, lockKey, nameOfLockKey } from './layout.ts'
 import type { LockStore, ObjectInfo, ReadStore } from './object-store.ts'
@@ -136,16 +136,14 @@ export function openLock(options: LockOptions): Lock {
   /** Returns when nobody of the other type is in sight; throws when the time is up. */
   const waitForOthers = async (first: LockFile, deadline: number): Promise<void> => {
     let holder: LockFile | undefined = first
-    for (let told = false; holder; ) {
+    for (let told = false; holder;) {
       const age = serverNowMs() - holder.modifiedAtMs
       if (!told) options.onEvent?.({ kind: 'busy', holder, ageMs: age })
       told = true
       if (clock.monotonicMs() + BUSY_POLL_MS > deadline) throw busy(holder, age, options)
       await clock.sleep(BUSY_POLL_MS, signal)
       const locks = await readLocks(store, signal)
-      holder = locks.find(
-        (lock) => isOther(lock, options.type) && !isExpired(lock, serverNowMs()),
-      )
+      holder = locks.find((lock) => isOther(lock, options.type) && !isExpired(lock, serverNowMs()))
     }
   }
 
@@ -181,9 +179,10 @@ export function openLock(options: LockOptions): Lock {
     signal: lost.signal,
     serverNowMs,
     assertHeld() {
-      if (lost.signal.aborted) throw abortReason(lost.signal)
-      if (held && ageMs() > LOCK_EXPIRY_MS - EXPIRY_MARGIN_MS) lose('it could not be refreshed in time')
-      if (!held) throw lost.signal.aborted ? abortReason(lost.signal) : lockLost('it is not held')
+      const tooOld = ageMs() > LOCK_EXPIRY_MS - EXPIRY_MARGIN_MS
+      if (held && tooOld) lose('it could not be refreshed in time')
+      throwIfAborted(lost.signal)
+      if (!held) throw lockLost('it is not held')
     },
     async others() {
       const locks = await readLocks(store, options.signal)

@@ -125,4 +125,3 @@ const wordAt = (bytes: Buffer, at: number): number => {
 }
 
 const truncated = () => new Error('is cut off in its LZ4 frame')
-

@@ -76,7 +76,8 @@ export interface PutOptions extends CallOptions {
 }
 
 /** `written: false` means that `expect` did not hold and nothing was changed. */
-export type PutResult = { readonly written: true; readonly info: ObjectInfo } | { readonly written: false }
+export type PutResult =
+  { readonly written: true; readonly info: ObjectInfo } | { readonly written: false }
 
 export interface WriteStore extends ReadStore {
   put(key: Key, body: Body, options?: PutOptions): Promise<PutResult>
@@ -96,12 +97,17 @@ export interface StagingArea {
    * Makes what was added since the last call durable and visible. `beforeEach` is called directly
    * before each object appears and stops the rest by throwing. An object that is already there is
    * left as it is unless it is empty.
-   * @returns the keys that were there already
    */
-  publish(beforeEach: () => void): Promise<readonly Key[]>
+  publish(beforeEach: () => void): Promise<Published>
 
   /** Drops what was added and not published. */
   discard(): Promise<void>
+}
+
+export interface Published {
+  readonly created: readonly Key[]
+  /** What was there already and was left as it is. */
+  readonly existed: readonly Key[]
 }
 
 /** For those who take locks: their own small files come and go. */
@@ -112,7 +118,7 @@ export interface LockStore extends WriteStore {
 
 export interface PruneStore extends LockStore {
   /**
-   * Removes folders below a prefix that hold nothing; a driver without folders leaves this out.
+   * Removes folders at and below a prefix that hold nothing; a driver without folders leaves this out.
    * @param minAgeMs only those not changed for so long, by the server's clock
    * @returns how many went, or would go with `dryRun`
    */

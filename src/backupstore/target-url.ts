@@ -60,7 +60,10 @@ export function parseBackupUrl(input: string): BackupUrl {
   const isName = (pair: string) => pair.startsWith(`${NAME_KEY}=`)
   const names = parts.query.filter(isName)
   if (names.length !== 1) {
-    throw invalid(text, `expected one ?${NAME_KEY}=<name> at the end, as in vfs:///store?${NAME_KEY}=ubuntu`)
+    throw invalid(
+      text,
+      `expected one ?${NAME_KEY}=<name> at the end, as in vfs:///store?${NAME_KEY}=ubuntu`,
+    )
   }
   const query = parts.query.filter((pair) => !isName(pair))
   const targetText = parts.base + (query.length > 0 ? `?${query.join('&')}` : '')
@@ -96,7 +99,10 @@ function split(text: string): Parts {
   const [base = '', ...rest] = text.split('?')
   const found = /^([a-z][a-z0-9+.-]*):\/\/([^/]*)(\/.*)?$/i.exec(base)
   if (!found) throw invalid(text, EXAMPLES)
-  const query = rest.join('?').split('&').filter((pair) => pair !== '')
+  const query = rest
+    .join('?')
+    .split('&')
+    .filter((pair) => pair !== '')
   return {
     scheme: (found[1] ?? '').toLowerCase(),
     base,
@@ -129,7 +135,8 @@ function vfs(text: string, { authority, rawPath, query }: Parts): TargetUrl {
   if (authority !== '' || rawPath === '') {
     throw invalid(text, 'a folder target is vfs:// and an absolute path, as in vfs:///mnt/store')
   }
-  if (query.length > 0) throw invalid(text, `a folder target takes no options, got ?${query.join('&')}`)
+  if (query.length > 0)
+    throw invalid(text, `a folder target takes no options, got ?${query.join('&')}`)
   return { kind: 'vfs', text, path: cleanAbsolute(decode(text, rawPath)) }
 }
 
@@ -143,7 +150,11 @@ function nfs(text: string, { authority, rawPath, query }: Parts): TargetUrl {
     if (!pair.startsWith(`${OPTIONS_KEY}=`)) {
       throw invalid(text, `an NFS target takes ${OPTIONS_KEY}= only, got ${JSON.stringify(pair)}`)
     }
-    options.push(...decode(text, pair.slice(OPTIONS_KEY.length + 1)).split(',').filter(Boolean))
+    options.push(
+      ...decode(text, pair.slice(OPTIONS_KEY.length + 1))
+        .split(',')
+        .filter(Boolean),
+    )
   }
   return { kind: 'nfs', text, server, path: cleanAbsolute(decode(text, rawPath)), options }
 }
@@ -156,7 +167,8 @@ function s3(text: string, { authority, rawPath, query }: Parts): TargetUrl {
   if (region !== undefined && !/^[A-Za-z0-9-]+$/.test(region)) {
     throw invalid(text, `${JSON.stringify(region)} is not a region`)
   }
-  if (query.length > 0) throw invalid(text, `an S3 target takes no options, got ?${query.join('&')}`)
+  if (query.length > 0)
+    throw invalid(text, `an S3 target takes no options, got ?${query.join('&')}`)
   const path = cleanAbsolute(`/${decode(text, rawPath)}`).slice(1)
   return { kind: 's3', text, bucket, region, path }
 }
@@ -181,7 +193,11 @@ function decode(text: string, part: string): string {
 function invalid(text: string, expected: string, cause?: unknown): DroverError {
   // A URL may hold what its user would not want to see in a log: nothing before an "@" is shown.
   const shown = text.replace(/\/\/[^/@]*:[^/@]*@/, '//***@').slice(0, 200)
-  return new DroverError('INVALID_URL', `${JSON.stringify(shown)} is not a usable URL: ${expected}`, {
-    cause,
-  })
+  return new DroverError(
+    'INVALID_URL',
+    `${JSON.stringify(shown)} is not a usable URL: ${expected}`,
+    {
+      cause,
+    },
+  )
 }

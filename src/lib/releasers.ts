@@ -3,9 +3,9 @@
  * one fails; a failure to release never hides the failure of the work itself.
  */
 export class Releasers {
-  readonly #stack: Array<() => Promise<unknown> | unknown> = []
+  readonly #stack: Array<() => unknown> = []
 
-  add(release: () => Promise<unknown> | unknown): void {
+  add(release: () => unknown): void {
     this.#stack.push(release)
   }
 

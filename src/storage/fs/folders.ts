@@ -1,5 +1,5 @@
 /** Folders of a store: made when needed, like those around them; removed when they are empty. */
-import { chown, lstat, mkdir, open, readdir, rmdir } from 'node:fs/promises'
+import { chown, lstat, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { systemCode } from '../../lib/errors.ts'
 import { isAbsent } from './fs-errors.ts'
@@ -39,7 +39,11 @@ export async function giveTo(path: string, { uid, gid }: Ownership): Promise<voi
  * Makes a folder below `root` and those above it.
  * @returns the folders whose entries changed, to be flushed
  */
-export async function makeFolders(root: string, folder: string, like: Ownership): Promise<string[]> {
+export async function makeFolders(
+  root: string,
+  folder: string,
+  like: Ownership,
+): Promise<string[]> {
   const changed: string[] = []
   const missing: string[] = []
   for (let at = folder; at !== root; at = dirname(at)) {
@@ -78,7 +82,7 @@ export async function removeEmptyUpwards(folder: string, stop: string): Promise<
 }
 
 /**
- * Removes empty folders below `folder`, deepest first.
+ * Removes empty folders at and below `folder`, deepest first.
  * @returns how many went, or would go
  */
 export async function removeEmptyBelow(
@@ -87,16 +91,16 @@ export async function removeEmptyBelow(
 ): Promise<number> {
   let removed = 0
   /** @returns whether the folder is, or would be, gone */
-  const visit = async (path: string, isTop: boolean): Promise<boolean> => {
+  const visit = async (path: string): Promise<boolean> => {
     options.signal?.throwIfAborted()
     // the age is that from before we changed anything in it
     const stats = await lstat(path)
     const entries = await readdir(path, { withFileTypes: true })
     let left = entries.length
     for (const entry of entries) {
-      if (entry.isDirectory() && (await visit(join(path, entry.name), false))) left -= 1
+      if (entry.isDirectory() && (await visit(join(path, entry.name)))) left -= 1
     }
-    if (left > 0 || isTop || stats.mtimeMs > options.olderThanMs) return false
+    if (left > 0 || stats.mtimeMs > options.olderThanMs) return false
     if (!options.dryRun) {
       try {
         await rmdir(path)
@@ -111,28 +115,9 @@ export async function removeEmptyBelow(
     return true
   }
   try {
-    await visit(folder, true)
+    await visit(folder)
   } catch (error) {
     if (!isAbsent(error)) throw error
   }
   return removed
-}
-
-/** Makes the names in a folder survive a power cut. A folder that is gone has none. */
-export async function flushFolder(folder: string): Promise<void> {
-  let handle
-  try {
-    handle = await open(folder, 'r')
-  } catch (error) {
-    if (isAbsent(error)) return
-    throw error
-  }
-  try {
-    await handle.sync()
-  } catch (error) {
-    // some file systems cannot flush a folder, and need not
-    if (systemCode(error) !== 'EINVAL' && systemCode(error) !== 'ENOTSUP') throw error
-  } finally {
-    await handle.close()
-  }
 }

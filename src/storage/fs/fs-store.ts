@@ -8,10 +8,11 @@ import { lstat, open, readdir, realpath, stat, unlink } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { DroverError, systemCode, throwIfAborted } from '../../lib/errors.ts'
+import { flushFolder } from '../../lib/flush-folder.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
 import { STORE_PREFIX } from '../../backupstore/layout.ts'
 import type { ObjectInfo, ObjectStore, PutOptions } from '../../backupstore/object-store.ts'
-import { flushFolder, removeEmptyBelow, removeEmptyUpwards } from './folders.ts'
+import { removeEmptyBelow, removeEmptyUpwards } from './folders.ts'
 import { isAbsent, targetError } from './fs-errors.ts'
 import { StorePaths, unsafe } from './paths.ts'
 import { Staging } from './staging.ts'
@@ -176,7 +177,8 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
         const path = paths.of(prefix)
         if (!(await paths.folderExists(path, prefix))) return 0
         return removeEmptyBelow(path, {
-          olderThanMs: options.minAgeMs > 0 ? Date.now() - options.minAgeMs : Number.POSITIVE_INFINITY,
+          olderThanMs:
+            options.minAgeMs > 0 ? Date.now() - options.minAgeMs : Number.POSITIVE_INFINITY,
           dryRun: options.dryRun ?? false,
           signal: options.signal,
         })
@@ -250,7 +252,7 @@ async function* chunksOf(
   signal: AbortSignal | undefined,
 ): AsyncGenerator<Uint8Array> {
   try {
-    for (let at = 0; at < end; ) {
+    for (let at = 0; at < end;) {
       throwIfAborted(signal)
       const chunk = Buffer.allocUnsafe(Math.min(READ_CHUNK_BYTES, end - at))
       const { bytesRead } = await handle.read(chunk, 0, chunk.length, at)

@@ -3,15 +3,16 @@
  * names by a link or a rename, so that nothing half-written is ever seen under one.
  */
 import { constants } from 'node:fs'
-import { link, lstat, open, rename, rm, rmdir, unlink, writeFile } from 'node:fs/promises'
+import { link, lstat, open, rename, rm, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import pLimit from 'p-limit'
 import { systemCode, throwIfAborted } from '../../lib/errors.ts'
+import { flushFolder } from '../../lib/flush-folder.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
 import { STORE_PREFIX, stagingKey } from '../../backupstore/layout.ts'
 import type { Body, StagingArea } from '../../backupstore/object-store.ts'
 import type { Ownership } from './folders.ts'
-import { flushFolder, giveTo, makeFolders, ownershipLike, removeEmptyUpwards } from './folders.ts'
+import { giveTo, makeFolders, ownershipLike, removeEmptyUpwards } from './folders.ts'
 import { isAbsent, targetError } from './fs-errors.ts'
 import type { StorePaths } from './paths.ts'
 
@@ -36,7 +37,10 @@ export class Staging {
   }
 
   /** Writes a new file in staging and returns its path. */
-  async write(body: Body, options: { durable: boolean; signal?: AbortSignal | undefined }): Promise<string> {
+  async write(
+    body: Body,
+    options: { durable: boolean; signal?: AbortSignal | undefined },
+  ): Promise<string> {
     const like = await this.#ownership()
     const path = join(this.#folder, String(this.#count++))
     if (!this.#made) await this.#make(like)
@@ -110,20 +114,21 @@ export class Staging {
       publish: async (beforeEach) => {
         const batch = waiting
         waiting = []
+        const created: Key[] = []
         const existed: Key[] = []
         const changed = new Set<string>()
         try {
           await Promise.all(batch.map(({ path }) => flushing(() => flushFile(path))))
           for (const { key, path } of batch) {
             const result = await this.place(path, key, 'new', beforeEach)
-            if (!result.placed) existed.push(key)
+            ;(result.placed ? created : existed).push(key)
             for (const folder of result.changed) changed.add(folder)
           }
           await Promise.all([...changed].map((folder) => flushing(() => flushFolder(folder))))
         } catch (error) {
           throw targetError(error, 'publishing blocks')
         }
-        return existed
+        return { created, existed }
       },
       discard: async () => {
         const batch = waiting
@@ -138,11 +143,7 @@ export class Staging {
     clearInterval(this.#heartbeat)
     if (!this.#made) return
     await rm(this.#folder, { recursive: true, force: true })
-    const parent = dirname(this.#folder)
-    const store = this.#paths.of(STORE_PREFIX)
-    await removeEmptyUpwards(parent, store)
-    // a store that was empty before this run is not left with an empty folder of ours
-    await rmdir(store).catch(() => undefined)
+    await removeEmptyUpwards(dirname(this.#folder), this.#paths.of(STORE_PREFIX))
   }
 
   async #make(like: Ownership): Promise<void> {

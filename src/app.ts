@@ -1,0 +1,97 @@
+/** The one place that puts the parts together: a run with its store, its threads and its end. */
+import { randomBytes } from 'node:crypto'
+import { availableParallelism } from 'node:os'
+import type { RunId } from './backupstore/layout.ts'
+import type { Lock } from './backupstore/lock.ts'
+import { openLock } from './backupstore/lock.ts'
+import type { ObjectStore } from './backupstore/object-store.ts'
+import type { Observer } from './backupstore/observer.ts'
+import type { TargetUrl } from './backupstore/target-url.ts'
+import type { Compute } from './compute/pool.ts'
+import { openCompute } from './compute/pool.ts'
+import type { Clock } from './lib/clock.ts'
+import { systemClock } from './lib/clock.ts'
+import { withReleasers } from './lib/releasers.ts'
+import { openStore } from './storage/open-store.ts'
+
+export const DEFAULT_CONCURRENCY = 2
+export const MAX_CONCURRENCY = 32
+export const DEFAULT_LOCK_TIMEOUT_MS = 5 * 60_000
+export const DEFAULT_MIN_AGE_MS = 60 * 60_000
+
+/** Blocks that wait for the file's hash or a disk while others are worked on. */
+const LANES_AHEAD = 6
+
+export interface Run {
+  readonly run: RunId
+  readonly store: ObjectStore
+  readonly clock: Clock
+  readonly signal: AbortSignal
+  readonly observer: Observer
+}
+
+export interface RunOptions {
+  readonly signal: AbortSignal
+  readonly observer: Observer
+}
+
+/** Opens a target for one run and closes it afterwards, whatever happens. */
+export function withStore<T>(
+  target: TargetUrl,
+  { signal, observer }: RunOptions,
+  work: (run: Run) => Promise<T>,
+): Promise<T> {
+  return withReleasers(async (own) => {
+    const run = randomBytes(8).toString('hex') as RunId
+    const store = await openStore(target, run)
+    own.add(() => store.close())
+    return work({ run, store, clock: systemClock, signal, observer })
+  })
+}
+
+/**
+ * As `withStore`, with threads for blocks.
+ * @param concurrency blocks compressed or decoded at once
+ */
+export function withCompute<T>(
+  target: TargetUrl,
+  options: RunOptions & { readonly concurrency: number },
+  work: (run: Run & { readonly compute: Compute }) => Promise<T>,
+): Promise<T> {
+  return withReleasers(async (own) => {
+    // started first: threads take a moment, and the target is opened meanwhile
+    const compute = openCompute({
+      blockThreads: Math.min(options.concurrency, availableParallelism()),
+      slots: options.concurrency + LANES_AHEAD,
+    })
+    own.add(() => compute.close())
+    return withStore(target, options, (run) => work({ ...run, compute }))
+  })
+}
+
+/** The shared lock that a reader takes beside its work. */
+export function withReaderLock<T>(
+  { store, run, clock, signal, observer }: Run,
+  { lockTimeoutMs, noLock }: { readonly lockTimeoutMs: number; readonly noLock: boolean },
+  work: (lock: Lock | undefined) => Promise<T>,
+): Promise<T> {
+  return withReleasers(async (own) => {
+    if (noLock) {
+      observer.warn(
+        'no lock is taken: a deletion at work in this store could make a good backup look bad',
+      )
+      return work(undefined)
+    }
+    const lock = openLock({
+      store,
+      type: 'shared',
+      run,
+      clock,
+      signal,
+      timeoutMs: lockTimeoutMs,
+      onEvent: (event) => observer.lock(event),
+    })
+    own.add(() => lock.release())
+    return work(lock)
+  })
+}

@@ -1,0 +1,76 @@
+/** Reading one block of a store, proven by its id; and what is said when it cannot be. */
+import { DroverError } from '../lib/errors.ts'
+import type { BlockId } from './block.ts'
+import type { BlockCompute, Slot } from './compute.ts'
+import { blockKey } from './layout.ts'
+import type { Lock } from './lock.ts'
+import type { ReadStore } from './object-store.ts'
+
+export type BlockState =
+  | { readonly state: 'good' }
+  | { readonly state: 'missing' }
+  | { readonly state: 'corrupt'; readonly reason: string }
+
+export interface BlockReader {
+  readonly store: Pick<ReadStore, 'readInto'>
+  readonly compute: Pick<BlockCompute, 'decode'>
+  /** Absent when the store may not be written to. */
+  readonly lock: Lock | undefined
+}
+
+/** Reads a block to `slot.raw`. */
+export async function readBlock(
+  { store, compute }: BlockReader,
+  id: BlockId,
+  length: number,
+  slot: Slot,
+  signal: AbortSignal,
+): Promise<BlockState> {
+  const stored = await store.readInto(blockKey(id), slot.stored, { signal })
+  if (stored === undefined) return { state: 'missing' }
+  if (stored > slot.stored.length) {
+    return { state: 'corrupt', reason: `is ${stored} bytes, more than any block` }
+  }
+  const decoded = await compute.decode(slot, stored, length, id)
+  return decoded.ok ? { state: 'good' } : { state: 'corrupt', reason: decoded.reason }
+}
+
+/**
+ * As `readBlock`, but a bad answer is given only after a second look under the lock: what is
+ * missing or half gone may be a deletion at work.
+ */
+export async function readBlockSurely(
+  reader: BlockReader,
+  id: BlockId,
+  length: number,
+  slot: Slot,
+  signal: AbortSignal,
+): Promise<BlockState> {
+  const first = await readBlock(reader, id, length, slot, signal)
+  if (first.state === 'good') return first
+  await underLock(reader.lock)
+  return readBlock(reader, id, length, slot, signal)
+}
+
+/** Settles when the lock is held, at once without one. */
+export async function underLock(lock: Lock | undefined): Promise<void> {
+  await lock?.acquired
+  lock?.assertHeld()
+}
+
+/** @throws always: DroverError BLOCK_MISSING or BLOCK_CORRUPT */
+export function throwBadBlock(
+  state: Exclude<BlockState, { state: 'good' }>,
+  id: BlockId,
+  offset: number,
+): never {
+  const details = { id, offset, ...(state.state === 'corrupt' ? { reason: state.reason } : {}) }
+  if (state.state === 'missing') {
+    throw new DroverError('BLOCK_MISSING', `block ${id} at offset ${offset} is missing`, {
+      details,
+    })
+  }
+  throw new DroverError('BLOCK_CORRUPT', `block ${id} at offset ${offset} ${state.reason}`, {
+    details,
+  })
+}

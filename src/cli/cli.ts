@@ -1,0 +1,122 @@
+/** The command line: arguments in, an answer and an exit code out. */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { DroverError, interrupted } from '../lib/errors.ts'
+import { defineBackup } from './backup.ts'
+import type { Context } from './context.ts'
+import { print } from './context.ts'
+import { defineDelete } from './delete.ts'
+import { EXIT, exitCodeOf } from './exit-codes.ts'
+import { printable } from './format.ts'
+import { defineGc } from './gc.ts'
+import { defineInspect } from './inspect.ts'
+import { defineList } from './list.ts'
+import { defineRestore } from './restore.ts'
+import { defineVerify } from './verify.ts'
+
+/** Runs one command line and returns its exit code. */
+export async function runCli(argv: readonly string[]): Promise<number> {
+  const stop = new AbortController()
+  const unlisten = listenForSignals(stop)
+  // a reader that went away (`| head`) is no reason for a stack trace
+  process.stdout.on('error', () => process.exit(EXIT.failed))
+  const context: Context = { signal: stop.signal, answered: undefined }
+  // known before parsing, because a command line that cannot be parsed is answered in JSON, too
+  const ends = argv.indexOf('--')
+  const flags = ends === -1 ? argv : argv.slice(0, ends)
+  const answerAs = { json: flags.includes('--json'), debug: flags.includes('--debug') }
+  try {
+    await define(context).parseAsync([...argv], { from: 'user' })
+    return context.answered?.exitCode ?? EXIT.done
+  } catch (error) {
+    return await fail(error, answerAs)
+  } finally {
+    unlisten()
+  }
+}
+
+function define(context: Context): Command {
+  const program = new Command('drover')
+    .description(
+      'Moves images of virtual machines to Longhorn backupstores and back, and proves it.',
+    )
+    .version(packageVersion(), '--version')
+    .exitOverride()
+    .configureOutput({ writeErr: () => undefined })
+    .showSuggestionAfterError()
+    .addHelpText(
+      'after',
+      `
+Exit codes:
+  0 done   1 failed   2 wrong usage   3 the stored data is missing or corrupt   130 interrupted
+
+Example:
+  drover backup ubuntu.qcow2 --target vfs:///mnt/store
+  drover restore 'vfs:///mnt/store?backingImage=ubuntu' ubuntu-again.qcow2`,
+    )
+  for (const defineCommand of [
+    defineBackup,
+    defineRestore,
+    defineList,
+    defineInspect,
+    defineVerify,
+    defineDelete,
+    defineGc,
+  ]) {
+    defineCommand(program, context)
+  }
+  return program
+}
+
+/** The first signal stops the work and lets it clean up; the second ends the process at once. */
+function listenForSignals(stop: AbortController): () => void {
+  const onSignal = () => {
+    if (stop.signal.aborted) process.exit(EXIT.interrupted)
+    stop.abort(interrupted())
+  }
+  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+  return () => void process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+}
+
+async function fail(
+  error: unknown,
+  { json, debug }: { readonly json: boolean; readonly debug: boolean },
+): Promise<number> {
+  if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done // help, version
+  const known = asDroverError(error)
+  const { code, message, details } = known
+  if (json)
+    await print(process.stdout, `${JSON.stringify({ error: { code, message, details } })}\n`)
+  await print(process.stderr, `drover: ${code}: ${printable(message)}\n`)
+  if (debug) await print(process.stderr, `${stackOf(known)}\n`)
+  return exitCodeOf(code)
+}
+
+function asDroverError(error: unknown): DroverError {
+  if (error instanceof DroverError) return error
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^error: /, '')
+    const text = error.code === 'commander.help' ? 'a command is missing' : message
+    return new DroverError('USAGE', `${text} (see drover --help)`, { cause: error })
+  }
+  const message = error instanceof Error ? error.message : String(error)
+  return new DroverError('INTERNAL', `an error in Drover itself: ${message}`, { cause: error })
+}
+
+function stackOf(error: Error): string {
+  const cause = error.cause instanceof Error ? `\ncaused by ${stackOf(error.cause)}` : ''
+  return `${error.stack ?? error.message}${cause}`
+}
+
+function packageVersion(): string {
+  // two folders up from src/cli, three from dist/src/cli
+  for (const up of ['../../package.json', '../../../package.json']) {
+    try {
+      const { name, version } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8'))
+      if (name === 'drover') return String(version)
+    } catch {
+      // not there: the next one
+    }
+  }
+  return 'unknown'
+}

@@ -1,0 +1,96 @@
+import type { Command } from 'commander'
+import { Option } from 'commander'
+import { withCompute, withReaderLock } from '../app.ts'
+import { parseBackupUrl } from '../backupstore/target-url.ts'
+import { formatDuration } from '../lib/duration.ts'
+import type { VerifyLevel, VerifySummary } from '../verify/verify.ts'
+import { VERIFY_LEVELS, verifyBackup } from '../verify/verify.ts'
+import type { CommonOptions, Context } from './context.ts'
+import { answer, withCommonOptions } from './context.ts'
+import { EXIT } from './exit-codes.ts'
+import { bytes, facts, printable, rate } from './format.ts'
+import { concurrencyOption, lockTimeoutOption, noLockOption } from './options.ts'
+
+interface Options extends CommonOptions {
+  readonly level: VerifyLevel
+  readonly concurrentLimit: number
+  readonly lock: boolean
+  readonly lockTimeout: number
+}
+
+export function defineVerify(program: Command, context: Context): void {
+  withCommonOptions(program.command('verify'))
+    .summary('prove a backup without restoring it')
+    .description('Prove a backup without restoring it. All bad blocks are named; exit 3 if any.')
+    .argument('<backup-url>', 'as printed by backup and list')
+    .addOption(
+      new Option(
+        '--level <level>',
+        'config: its fields; exists: and that every block is there; full: and that every block and the whole image are right',
+      )
+        .choices(VERIFY_LEVELS)
+        .default('full'),
+    )
+    .addOption(concurrencyOption('--concurrent-limit', 'blocks read at once'))
+    .addOption(noLockOption())
+    .addOption(lockTimeoutOption())
+    .addHelpText(
+      'after',
+      `
+Examples:
+  drover verify 'vfs:///mnt/store?backingImage=ubuntu'
+  drover verify 'vfs:///mnt/store?backingImage=ubuntu' --level exists
+  drover verify 'vfs:///mnt/store?backingImage=ubuntu' --json | jq '.missing, .corrupt'`,
+    )
+    .action((url: string, options: Options) =>
+      answer(context, options, async (run) => {
+        const backup = parseBackupUrl(url)
+        const concurrency = options.concurrentLimit
+        const summary = await withCompute(backup.target, { ...run, concurrency }, (tools) =>
+          withReaderLock(
+            tools,
+            { lockTimeoutMs: options.lockTimeout, noLock: !options.lock },
+            (lock) =>
+              verifyBackup(
+                { backup, level: options.level, concurrentLimit: concurrency },
+                { ...tools, lock },
+              ),
+          ),
+        )
+        return {
+          document: summary,
+          lines: describe(summary),
+          exitCode: summary.ok ? EXIT.done : EXIT.badData,
+        }
+      }),
+    )
+}
+
+function describe(summary: VerifySummary): string[] {
+  const { blocks, level, sizeBytes, seconds } = summary
+  const offsets = (list: readonly number[]) =>
+    list.length > 8 ? `${list.slice(0, 8).join(', ')} and ${list.length - 8} more` : list.join(', ')
+  const proven = {
+    config: 'the config is well formed; no block was looked at',
+    exists: 'every block exists; none was read',
+    full: 'every block was read and proven',
+  }[level]
+  return [
+    ...summary.missing.map((block) => `missing  ${block.id} at ${offsets(block.offsets)}`),
+    ...summary.corrupt.map(
+      (block) => `corrupt  ${block.id} at ${offsets(block.offsets)}: ${printable(block.reason)}`,
+    ),
+    summary.ok ? `good: ${proven}` : 'BAD: this backup cannot be restored as it is',
+    ...facts([
+      ['url', summary.url],
+      ['size', `${bytes(sizeBytes)} (${sizeBytes} bytes)`],
+      ['blocks', `${blocks.checked} of ${blocks.total} stored ones checked`],
+      ['sha512', summary.checksum ?? 'not computed'],
+      ['recorded', summary.recordedChecksum ?? 'none'],
+      [
+        'time',
+        `${formatDuration(seconds * 1000)}${level === 'full' ? `, ${rate(sizeBytes, seconds)}` : ''}`,
+      ],
+    ]),
+  ]
+}

@@ -1,0 +1,142 @@
+/**
+ * Restoring an image: its blocks in parallel into a file beside the real one, which takes its
+ * place when it is proven.
+ *
+ * Every block is proven by its id. The hash of the whole file is computed on the way, in file
+ * order, and must be the one the backup recorded. A good result needs no lock, so nothing waits
+ * for it; a bad one is believed only after a second look under the lock.
+ */
+import pLimit from 'p-limit'
+import type { Clock } from '../lib/clock.ts'
+import { DroverError } from '../lib/errors.ts'
+import { orAborted, runLanes } from '../lib/lanes.ts'
+import { withReleasers } from '../lib/releasers.ts'
+import type { Checksum } from '../backupstore/block.ts'
+import type { BlockCompute, FileHash } from '../backupstore/compute.ts'
+import type { Backup } from '../backupstore/config.ts'
+import type { Lock } from '../backupstore/lock.ts'
+import type { ReadStore } from '../backupstore/object-store.ts'
+import type { Observer } from '../backupstore/observer.ts'
+import { piecesOf } from '../backupstore/pieces.ts'
+import type { BlockReader } from '../backupstore/read-block.ts'
+import { readBlockSurely, throwBadBlock } from '../backupstore/read-block.ts'
+import { requireBackup } from '../backupstore/require-backup.ts'
+import type { BackupUrl } from '../backupstore/target-url.ts'
+import type { ImageWriter } from '../image/writer.ts'
+import { openImageWriter } from '../image/writer.ts'
+import { checksumMismatch, dataBytesOf, expectedChecksum } from './plan.ts'
+
+export interface RestoreRequest {
+  readonly from: BackupUrl
+  readonly file: string
+  readonly checksum: Checksum | undefined
+  /** `blocks`: each block by its id, without the hash of the whole file. */
+  readonly verify: 'full' | 'blocks'
+  readonly force: boolean
+  /** Blocks read and decoded at once. */
+  readonly concurrentLimit: number
+}
+
+export interface RestoreTools {
+  readonly store: Pick<ReadStore, 'open' | 'readInto'>
+  readonly compute: BlockCompute
+  readonly clock: Clock
+  /** Absent when the store may not be written to. */
+  readonly lock: Lock | undefined
+  readonly signal: AbortSignal
+  readonly observer: Observer
+}
+
+export interface RestoreSummary {
+  readonly url: string
+  readonly file: string
+  readonly sizeBytes: number
+  /** SHA-512 of the restored file; null when it was not computed. */
+  readonly checksum: Checksum | null
+  /**
+   * `full`: the whole file matches the recorded checksum. `blocks`: every block matches its id,
+   * and the file as a whole was not compared, because it was not asked for or none is recorded.
+   */
+  readonly verified: 'full' | 'blocks'
+  readonly seconds: number
+}
+
+/**
+ * @throws DroverError BACKUP_*, CONFIG_INVALID, BLOCK_*, IMAGE_CORRUPT, CHECKSUM_MISMATCH,
+ * FILE_*, NO_SPACE, STORE_BUSY, TARGET_*: in every case nothing happened to the file
+ */
+export async function restoreImage(
+  request: RestoreRequest,
+  tools: RestoreTools,
+): Promise<RestoreSummary> {
+  const { store, compute, clock, signal, observer } = tools
+  const startedMs = clock.monotonicMs()
+
+  return withReleasers(async (own) => {
+    const { backup } = await requireBackup(store, request.from.name, tools.lock, signal)
+    const expected = expectedChecksum(backup, request.checksum)
+    const writer = await openImageWriter(request.file, {
+      sizeBytes: backup.sizeBytes,
+      dataBytes: dataBytesOf(backup),
+      force: request.force,
+    })
+    own.add(() => writer.abort())
+
+    observer.phase('restoring', backup.sizeBytes)
+    const hash = request.verify === 'full' ? compute.openFileHash(signal) : undefined
+    await writeBlocks(backup, writer, hash, request.concurrentLimit, tools)
+    const checksum = await hash?.digest()
+    if (checksum !== undefined) requireProof(backup, checksum, expected, request)
+
+    observer.phase('flushing')
+    await writer.commit()
+    return {
+      url: request.from.text,
+      file: writer.file,
+      sizeBytes: backup.sizeBytes,
+      checksum: checksum ?? null,
+      verified: checksum !== undefined && expected !== undefined ? 'full' : 'blocks',
+      seconds: (clock.monotonicMs() - startedMs) / 1000,
+    }
+  })
+}
+
+async function writeBlocks(
+  backup: Backup,
+  writer: ImageWriter,
+  hash: FileHash | undefined,
+  concurrentLimit: number,
+  { store, compute, lock, signal, observer }: RestoreTools,
+): Promise<void> {
+  const reader: BlockReader = { store, compute, lock }
+  const limit = pLimit(concurrentLimit)
+  await runLanes(compute.slots, piecesOf(backup), signal, async (piece, slot, laneSignal) => {
+    if (piece.kind === 'zeros') {
+      if (hash) await orAborted(hash.addZeros(piece.order, piece.length), laneSignal)
+    } else {
+      const { id, offset, length } = piece
+      const found = await limit(() => readBlockSurely(reader, id, length, slot, laneSignal))
+      if (found.state !== 'good') throwBadBlock(found, id, offset)
+      const hashed = hash && orAborted(hash.addBlock(piece.order, slot, length), laneSignal)
+      hashed?.catch(() => undefined) // awaited below, unless the writing fails first
+      await writer.write(slot.raw.subarray(0, length), offset)
+      await hashed
+    }
+    observer.advance(piece.length)
+  })
+}
+
+function requireProof(
+  backup: Backup,
+  checksum: Checksum,
+  expected: Checksum | undefined,
+  request: RestoreRequest,
+): void {
+  if (expected === undefined || checksum === expected) return
+  if (backup.checksum === undefined) throw checksumMismatch(backup, checksum, expected)
+  throw new DroverError(
+    'IMAGE_CORRUPT',
+    `every block of ${backup.name} matches its id, but the image as a whole does not match its checksum: expected ${expected}, got ${checksum}. ${request.file} was not written`,
+    { details: { name: backup.name, expected, checksum } },
+  )
+}
