@@ -11,7 +11,7 @@ export interface Outcome {
   readonly stdout: string
   readonly stderr: string
   /** Stdout as JSON; throws when it is not exactly one document. */
-  json<T = any>(): T
+  json(): any
 }
 
 export interface Running {
@@ -51,5 +51,5 @@ export async function droverJson<T = any>(...args: string[]): Promise<T> {
   if (outcome.code !== 0) {
     throw new Error(`drover ${args.join(' ')} ended with ${outcome.code}: ${outcome.stderr}`)
   }
-  return outcome.json<T>()
+  return outcome.json() as T
 }
