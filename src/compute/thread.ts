@@ -6,6 +6,7 @@ import type { Checksum } from '../backupstore/block.ts'
 import { blockIdOf, decodeBlock, encodeBlock } from '../backupstore/codec.ts'
 import type { DecodeResult, Slot } from '../backupstore/compute.ts'
 import type { Answers, Reply, Request, Task, ThreadData } from './messages.ts'
+import { outputFreer } from './free-buffers.ts'
 import { slotsOf } from './slots.ts'
 
 /** Small enough to stay in a core's own cache. */
@@ -13,9 +14,25 @@ const ZEROS = Buffer.alloc(128 * 1024)
 
 const { memory, slots: count } = workerData as ThreadData
 const slots = slotsOf(memory, count)
+const freeOutputs = outputFreer()
 let fileHash: Hash = createHash('sha512')
 
-parentPort?.on('message', ({ ticket, task }: Request) => {
+const queue: Request[] = []
+
+parentPort?.on('message', (request: Request) => {
+  if (queue.push(request) === 1) setImmediate(next)
+})
+
+/** One task in each turn of the loop: between turns the outputs that were collected are freed. */
+function next(): void {
+  const request = queue[0]
+  if (!request) return
+  answer(request)
+  queue.shift()
+  if (queue.length > 0) setImmediate(next)
+}
+
+function answer({ ticket, task }: Request): void {
   let reply: Reply
   try {
     reply = { ticket, value: run(task) }
@@ -23,7 +40,8 @@ parentPort?.on('message', ({ ticket, task }: Request) => {
     reply = { ticket, error: error instanceof Error ? error : new Error(String(error)) }
   }
   parentPort?.postMessage(reply)
-})
+  if (task.kind === 'encode' || task.kind === 'decode') freeOutputs()
+}
 
 function run(task: Task): Answers[Task['kind']] {
   switch (task.kind) {

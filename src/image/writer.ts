@@ -39,6 +39,7 @@ export interface ImageWriterOptions {
 }
 
 const TOUCH_MS = 60_000
+const FLUSH_EVERY_BYTES = 64 * 1024 * 1024
 
 /**
  * Checks everything that can be checked before the first byte, and removes what dead runs left.
@@ -67,17 +68,24 @@ export async function openImageWriter(
     if (open_) await handle.close()
     open_ = false
   }
+  const flushAhead = earlyFlusher(handle)
   const writer: ImageWriter = {
     file,
-    write: (bytes, offset) => attempt(file, () => writeFully(handle, bytes, offset)),
+    write: (bytes, offset) =>
+      attempt(file, async () => {
+        await writeFully(handle, bytes, offset)
+        flushAhead.wrote(bytes.length)
+      }),
     commit: () =>
       attempt(file, async () => {
+        await flushAhead.settled()
         await handle.sync()
         await close()
         await (force ? rename(temp, file) : giveNewName(temp, file))
         await flushFolder(folder)
       }),
     async abort() {
+      await flushAhead.settled().catch(() => undefined)
       await close()
       await unlink(temp).catch((error: unknown) => {
         if (systemCode(error) !== 'ENOENT') throw error
@@ -90,6 +98,38 @@ export async function openImageWriter(
   } catch (error) {
     await writer.abort()
     throw error
+  }
+}
+
+/**
+ * Flushes in the background while the file is written, so that the disk does not begin its work
+ * only when everything else is done. One flush at a time; a failure comes out of `settled`.
+ */
+function earlyFlusher(handle: FileHandle): {
+  wrote(bytes: number): void
+  settled(): Promise<void>
+} {
+  let unflushed = 0
+  let flush: Promise<void> | undefined
+  let failure: { error: unknown } | undefined
+  return {
+    wrote(bytes) {
+      unflushed += bytes
+      if (flush || unflushed < FLUSH_EVERY_BYTES) return
+      unflushed = 0
+      flush = handle
+        .datasync()
+        .catch((error: unknown) => {
+          failure = { error }
+        })
+        .finally(() => {
+          flush = undefined
+        })
+    },
+    async settled() {
+      await flush
+      if (failure) throw failure.error
+    },
   }
 }
 
