@@ -84,10 +84,9 @@ export class BlockWriter {
   }
 
   /** Settles when every block offered is in the pool, durable. */
-  async finish(compression: Compression): Promise<Written> {
-    const pool = await this.#options.pool
-    await this.writeMissing(this.#hinted, pool, compression)
-    return this.written()
+  async finish(compression: Compression): Promise<Compression> {
+    await this.writeMissing(this.#hinted, await this.#options.pool, compression)
+    return compression
   }
 
   /** Reads the blocks of a map that a pool lacks again from the image, and writes them. */

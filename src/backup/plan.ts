@@ -68,6 +68,29 @@ export function planCommit(
   }
 }
 
+/**
+ * A conflict that can be seen without reading the image.
+ * @param image.sure the name was looked at under the lock: a damaged config is no passing state
+ * @throws DroverError NAME_CONFLICT
+ */
+export function refuseEarly(
+  existing: Existing,
+  sizeBytes: number,
+  image: {
+    readonly checksum: Checksum | undefined
+    readonly replace: boolean
+    readonly sure: boolean
+  },
+): void {
+  if (image.replace) return
+  if (existing.kind === 'damaged' && image.sure) throw damagedConflict(existing.reason)
+  if (existing.kind !== 'complete') return
+  const { backup } = existing
+  const other =
+    [image.checksum, backup.checksum].every(Boolean) && image.checksum !== backup.checksum
+  if (other || backup.sizeBytes !== sizeBytes) throw nameConflict(backup, image.checksum)
+}
+
 const isSame = (backup: Backup, content: Content): boolean =>
   backup.sizeBytes === content.sizeBytes &&
   (backup.checksum === undefined
@@ -78,14 +101,14 @@ const sameLabels = (a: Readonly<Record<string, string>>, b: Readonly<Record<stri
   Object.keys(a).length === Object.keys(b).length &&
   Object.entries(a).every(([key, value]) => Object.hasOwn(b, key) && b[key] === value)
 
-export const damagedConflict = (reason: string): DroverError =>
+const damagedConflict = (reason: string): DroverError =>
   new DroverError(
     'NAME_CONFLICT',
     `the name is taken by a backup whose config is damaged: use --replace, or another --name (${reason})`,
     { details: { reason } },
   )
 
-export function nameConflict(backup: Backup, checksum: Checksum | undefined): DroverError {
+function nameConflict(backup: Backup, checksum: Checksum | undefined): DroverError {
   const other = checksum ? ` (here ${checksum.slice(0, 16)}…)` : ''
   return new DroverError(
     'NAME_CONFLICT',

@@ -97,7 +97,7 @@ export function openLock(options: LockOptions): Lock {
     written = { at, serverMs: put.info.modifiedAtMs }
   }
 
-  const tryOnce = async (): Promise<LockFile | undefined> => {
+  const tryOnce = async (): Promise<Attempt> => {
     await write(false)
     warnOfSkew(serverNowMs() - clock.wallMs(), options.onEvent)
     await clock.sleep(LOCK_SETTLE_MS, signal)
@@ -111,22 +111,22 @@ export function openLock(options: LockOptions): Lock {
       )
     }
     const holder = keepsOut(own, options.type, locks, serverNowMs())
-    if (holder) return holder
-    const tooOld = () => ageMs() > LOCK_EXPIRY_MS
-    if (tooOld()) return own
+    if (holder) return { kind: 'kept-out', holder }
+    // frozen or starved meanwhile: others have every right to have taken it for expired
+    if (ageMs() > LOCK_EXPIRY_MS) return { kind: 'too-late' }
     const before = written?.at ?? 0
     await write(true)
-    return clock.monotonicMs() - before > LOCK_EXPIRY_MS ? own : undefined
+    return { kind: clock.monotonicMs() - before > LOCK_EXPIRY_MS ? 'too-late' : 'held' }
   }
 
   const acquire = async (): Promise<void> => {
     const deadline = clock.monotonicMs() + options.timeoutMs
     for (;;) {
       throwIfAborted(signal)
-      const holder = await tryOnce()
-      if (!holder) break
+      const attempt = await tryOnce()
+      if (attempt.kind === 'held') break
       await store.remove(key)
-      await waitForOthers(holder, deadline)
+      if (attempt.kind === 'kept-out') await waitForOthers(attempt.holder, deadline)
     }
     held = true
     options.onEvent?.({ kind: 'acquired' })
@@ -203,6 +203,11 @@ export function openLock(options: LockOptions): Lock {
     },
   }
 }
+
+type Attempt =
+  | { readonly kind: 'held' }
+  | { readonly kind: 'kept-out'; readonly holder: LockFile }
+  | { readonly kind: 'too-late' }
 
 function lockLost(why: string): DroverError {
   return new DroverError('LOCK_LOST', `the lock on the store was lost: ${why}`, { retryable: true })

@@ -3,7 +3,7 @@
  * none is being written, the configs are the same afterwards as before, and the block has been
  * there for a while (a writer that lost its lock may still be about to commit).
  */
-import { DroverError } from '../lib/errors.ts'
+import { DroverError, isDroverError } from '../lib/errors.ts'
 import { BlockTable } from '../backupstore/block-table.ts'
 import { listConfigs, readBackup } from '../backupstore/catalog.ts'
 import { BLOCKS_PREFIX, blockKey, idOfBlockKey, nameOfConfigKey } from '../backupstore/layout.ts'
@@ -87,7 +87,14 @@ async function referencedBlocks(
         { details: { key: info.key } },
       )
     }
-    const found = await readBackup(store, name, signal)
+    const found = await readBackup(store, name, signal).catch((error: unknown) => {
+      if (!isDroverError(error, 'CONFIG_INVALID')) throw error
+      throw new DroverError(
+        'CONFIG_INVALID',
+        `no block is removed, because ${error.message}, and it might refer to some`,
+        { details: error.details, cause: error },
+      )
+    })
     if (!found)
       throw new DroverError('STORE_CHANGED', `${name} was deleted meanwhile`, { retryable: true })
     const { backup } = found

@@ -2,22 +2,24 @@
  * A folder as a store: a local disk, or a share that is mounted already. Objects are files, keys
  * are paths below the folder.
  */
-import { constants } from 'node:fs'
 import type { BigIntStats } from 'node:fs'
-import { lstat, open, readdir, realpath, stat, unlink } from 'node:fs/promises'
+import { lstat, readdir, unlink } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { DroverError, systemCode, throwIfAborted } from '../../lib/errors.ts'
+import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import { flushFolder } from '../../lib/flush-folder.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
 import { STORE_PREFIX } from '../../backupstore/layout.ts'
 import type { ObjectInfo, ObjectStore, PutOptions } from '../../backupstore/object-store.ts'
 import { removeEmptyBelow, removeEmptyUpwards } from './folders.ts'
 import { isAbsent, targetError } from './fs-errors.ts'
-import { StorePaths, unsafe } from './paths.ts'
+import { chunksOf, openFile, readFully } from './files.ts'
+import { StorePaths } from './paths.ts'
+import { openRoot } from './root.ts'
 import { Staging } from './staging.ts'
 
-const READ_CHUNK_BYTES = 256 * 1024
+/** Folders read at once in a listing. */
+const WALKERS = 16
 
 /**
  * @param folder the target's folder; it must exist
@@ -72,24 +74,31 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
     signal: AbortSignal | undefined,
   ): AsyncGenerator<readonly ObjectInfo[]> {
     const folders = [prefix]
-    for (let at = folders.pop(); at !== undefined; at = folders.pop()) {
+    while (folders.length > 0) {
       throwIfAborted(signal)
-      const path = paths.of(at)
-      if (!(await paths.folderExists(path, at))) continue
-      const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
-        if (isAbsent(error)) return [] // removed since
-        throw error
-      })
-      const files: string[] = []
-      for (const entry of entries) {
-        if (entry.isDirectory()) folders.push(`${at}${entry.name}/`)
-        else if (entry.isFile()) files.push(`${at}${entry.name}`)
+      const read = await Promise.all(folders.splice(-WALKERS).map(readFolder))
+      for (const { files, below } of read) {
+        folders.push(...below)
+        if (files.length > 0) yield files
       }
-      const infos = await Promise.all(files.map((key) => statFile(join(root.path, key), key)))
-      const page = infos.filter((info) => info !== undefined)
-      if (page.length > 0) yield page
     }
     await root.check()
+  }
+
+  const readFolder = async (prefix: Key): Promise<{ files: ObjectInfo[]; below: Key[] }> => {
+    const path = paths.of(prefix)
+    if (!(await paths.folderExists(path, prefix))) return { files: [], below: [] }
+    const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
+      if (isAbsent(error)) return [] // removed since
+      throw error
+    })
+    // links, pipes and the like are no objects
+    const keys = entries.filter((entry) => entry.isFile()).map(({ name }) => `${prefix}${name}`)
+    const files = await Promise.all(keys.map((key) => statFile(join(root.path, key), key)))
+    return {
+      files: files.filter((info) => info !== undefined),
+      below: entries.filter((entry) => entry.isDirectory()).map(({ name }) => `${prefix}${name}/`),
+    }
   }
 
   const statFile = async (path: string, key: Key): Promise<ObjectInfo | undefined> => {
@@ -185,84 +194,5 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
       }),
 
     close: () => attempt('tidying up', () => staging.close()),
-  }
-}
-
-/** The target's folder, and a check that it is still the same one (not unmounted, say). */
-async function openRoot(folder: string): Promise<{ path: string; check(): Promise<void> }> {
-  let path: string
-  try {
-    path = await realpath(folder)
-    const first = await stat(path, { bigint: true })
-    if (!first.isDirectory()) throw Object.assign(new Error('no folder'), { code: 'ENOTDIR' })
-    return {
-      path,
-      async check() {
-        const now = await stat(path, { bigint: true }).catch(() => undefined)
-        if (now?.dev === first.dev && now.ino === first.ino) return
-        throw new DroverError(
-          'TARGET_UNREACHABLE',
-          `${folder} is not the folder any more that it was at the start: is it still mounted?`,
-          { retryable: true },
-        )
-      },
-    }
-  } catch (error) {
-    if (isAbsent(error) || systemCode(error) === 'ENOTDIR') {
-      throw new DroverError(
-        'TARGET_NOT_FOUND',
-        `the target's folder ${folder} does not exist: expected an existing folder`,
-        { details: { folder }, cause: error },
-      )
-    }
-    throw targetError(error, `opening ${folder}`)
-  }
-}
-
-async function openFile(paths: StorePaths, key: Key): Promise<FileHandle | undefined> {
-  const path = await paths.inside(key)
-  if (path === undefined) return undefined
-  try {
-    // without O_NONBLOCK a pipe that lies in a hostile store would be waited for
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-    const handle = await open(path, flags)
-    if ((await handle.stat()).isFile()) return handle
-    await handle.close()
-  } catch (error) {
-    if (isAbsent(error)) return undefined
-    throw error
-  }
-  throw unsafe(key, 'it is not a plain file')
-}
-
-async function readFully(file: FileHandle, into: Uint8Array, length: number): Promise<number> {
-  let done = 0
-  while (done < length) {
-    const { bytesRead } = await file.read(into, done, length - done, done)
-    if (bytesRead === 0) break // shorter than it said: its id will tell
-    done += bytesRead
-  }
-  return done
-}
-
-async function* chunksOf(
-  handle: FileHandle,
-  key: Key,
-  end: number,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Uint8Array> {
-  try {
-    for (let at = 0; at < end;) {
-      throwIfAborted(signal)
-      const chunk = Buffer.allocUnsafe(Math.min(READ_CHUNK_BYTES, end - at))
-      const { bytesRead } = await handle.read(chunk, 0, chunk.length, at)
-      if (bytesRead === 0) return
-      at += bytesRead
-      yield chunk.subarray(0, bytesRead)
-    }
-  } catch (error) {
-    throw targetError(error, `reading ${key}`)
-  } finally {
-    await handle.close()
   }
 }

@@ -1,0 +1,75 @@
+/** The last step of a backup: its config, in one step, or nothing. */
+import { DroverError } from '../lib/errors.ts'
+import type { Compression } from '../backupstore/codec.ts'
+import type { Backup } from '../backupstore/config.ts'
+import { configTime, serializeConfig } from '../backupstore/config.ts'
+import { configKey } from '../backupstore/layout.ts'
+import type { Lock } from '../backupstore/lock.ts'
+import type { Seen } from './existing.ts'
+import { look } from './existing.ts'
+import type { CommitPlan, Content, Existing } from './plan.ts'
+import { planCommit } from './plan.ts'
+import type { BackupRequest, BackupSummary, BackupTools } from './request.ts'
+
+/** Tries to commit a config that somebody else keeps changing. */
+const COMMIT_TRIES = 5
+
+export interface Commit {
+  readonly request: BackupRequest
+  readonly tools: BackupTools
+  readonly lock: Lock
+  readonly content: Content
+  readonly compression: Compression
+  readonly seen: Seen
+  /** When the run began. */
+  readonly createdAt: string
+}
+
+/**
+ * Writes the config, unless there is nothing to change. All blocks are durable by now.
+ * @throws DroverError NAME_CONFLICT, BACKUP_IN_PROGRESS, LOCK_LOST, STORE_CHANGED
+ */
+export async function commit(commit: Commit): Promise<BackupSummary['outcome']> {
+  const { request, tools, lock, content } = commit
+  for (let tries = 1; tries <= COMMIT_TRIES; tries++) {
+    const existing = await look(tools.store, request.name, commit.seen, lock)
+    const wanted = { ...request, compression: commit.compression }
+    const plan: CommitPlan = planCommit(existing, content, wanted)
+    if (plan.action === 'keep') return 'unchanged'
+    const body = serializeConfig(newBackup(commit, existing))
+    lock.assertHeld()
+    const { written } = await tools.store.put(configKey(request.name), body, {
+      durable: true,
+      expect: existing.kind === 'none' ? 'absent' : { version: existing.version },
+      signal: AbortSignal.any([tools.signal, lock.signal]),
+    })
+    if (written) return plan.outcome
+  }
+  throw new DroverError(
+    'STORE_CHANGED',
+    `the config of ${request.name} kept changing while it was to be written`,
+    { retryable: true },
+  )
+}
+
+function newBackup(
+  { request, tools, content, compression, createdAt }: Commit,
+  existing: Existing,
+): Backup {
+  const before =
+    existing.kind === 'complete' || existing.kind === 'dead' ? existing.backup : undefined
+  const sameContent = existing.kind === 'complete' && before?.checksum === content.checksum
+  return {
+    name: request.name,
+    sizeBytes: content.sizeBytes,
+    checksum: content.checksum,
+    labels: request.labels ?? (sameContent ? before.labels : {}),
+    compression,
+    createdAt,
+    completedAt: configTime(tools.clock.wallMs()),
+    secret: before?.secret ?? '',
+    secretNamespace: before?.secretNamespace ?? '',
+    unknown: before?.unknown ?? {},
+    blocks: content.blocks,
+  }
+}
