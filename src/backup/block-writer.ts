@@ -18,7 +18,7 @@ import type { BlockCompute, Slot } from '../backupstore/compute.ts'
 import type { Key } from '../backupstore/layout.ts'
 import { blockKey } from '../backupstore/layout.ts'
 import type { Lock } from '../backupstore/lock.ts'
-import type { ReadStore, StagingArea, WriteStore } from '../backupstore/object-store.ts'
+import type { Body, ReadStore, StagingArea, WriteStore } from '../backupstore/object-store.ts'
 import { bodyOf } from '../backupstore/object-store.ts'
 import type { ImageSource } from '../image/source.ts'
 import { changed } from '../image/source.ts'
@@ -139,8 +139,17 @@ export class BlockWriter {
     lock.assertHeld()
     const body = bodyOf(slot.stored.subarray(0, bytes))
     const { written } = await store.put(key, body, { expect: 'absent', durable: true, signal })
-    if (written) this.#count(bytes)
+    if (written || (await this.#replaceEmpty(key, body))) this.#count(bytes)
     else await this.#requireFamilyOfExisting(key, length, familyOf(compression))
+  }
+
+  /** An object without a byte is what is left of a failed write, and no block. */
+  async #replaceEmpty(key: Key, body: Body): Promise<boolean> {
+    const { store, signal } = this.#options
+    const there = await store.stat(key)
+    if (there?.sizeBytes !== 0) return false
+    const { version } = there
+    return (await store.put(key, body, { expect: { version }, durable: true, signal })).written
   }
 
   /** One batch at a time; what is staged meanwhile goes with the next. */

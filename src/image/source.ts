@@ -1,4 +1,5 @@
 /** An image file to back up, opened once and checked that it stays as it is. */
+import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { resolve } from 'node:path'
@@ -56,7 +57,8 @@ export async function openImageSource(path: string): Promise<ImageSource> {
 
 async function openFile(file: string): Promise<FileHandle> {
   try {
-    return await open(file, 'r')
+    // without O_NONBLOCK a named pipe would be waited for
+    return await open(file, constants.O_RDONLY | constants.O_NONBLOCK)
   } catch (cause) {
     const code = systemCode(cause) === 'ENOENT' ? 'SOURCE_NOT_FOUND' : 'SOURCE_UNREADABLE'
     const why =

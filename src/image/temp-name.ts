@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
 import { hostname } from 'node:os'
 
-const PATTERN = /^\.(.+)\.drover-([0-9a-f]{8})-(\d+)-(\d+)\.partial$/
+const PATTERN = /^\.(.+)\.drover-([0-9a-f]{8})-(\d+)-(\d+)\.partial$/s
 /** File systems allow 255 bytes for a name; ours adds up to 60. */
 const LONGEST_STEM_BYTES = 180
 /** A writer elsewhere touches its file at least every minute. */

@@ -62,6 +62,7 @@ export async function openImageWriter(
     utimes(temp, new Date(), new Date()).catch(() => undefined)
   }, TOUCH_MS).unref()
   let open_ = true
+  let committed = false
 
   const close = async () => {
     clearInterval(touch)
@@ -82,9 +83,11 @@ export async function openImageWriter(
         await handle.sync()
         await close()
         await (force ? rename(temp, file) : giveNewName(temp, file))
+        committed = true
         await flushFolder(folder)
       }),
     async abort() {
+      if (committed) return
       await flushAhead.settled().catch(() => undefined)
       await close()
       await unlink(temp).catch((error: unknown) => {

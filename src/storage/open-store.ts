@@ -1,3 +1,4 @@
+/** From a target's URL to the driver that opens it. */
 import { DroverError } from '../lib/errors.ts'
 import type { RunId } from '../backupstore/layout.ts'
 import type { ObjectStore } from '../backupstore/object-store.ts'

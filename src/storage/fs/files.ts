@@ -2,7 +2,7 @@
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
-import { throwIfAborted } from '../../lib/errors.ts'
+import { DroverError, systemCode, throwIfAborted } from '../../lib/errors.ts'
 import type { Key } from '../../backupstore/layout.ts'
 import { isAbsent, targetError } from './fs-errors.ts'
 import type { StorePaths } from './paths.ts'
@@ -22,6 +22,7 @@ export async function openFile(paths: StorePaths, key: Key): Promise<FileHandle 
     await handle.close()
   } catch (error) {
     if (isAbsent(error)) return undefined
+    if (systemCode(error) === 'ENXIO') throw unsafe(key, 'it is a socket')
     throw error
   }
   throw unsafe(key, 'it is not a plain file')
@@ -53,7 +54,8 @@ export async function* chunksOf(
       throwIfAborted(signal)
       const chunk = Buffer.allocUnsafe(Math.min(READ_CHUNK_BYTES, end - at))
       const { bytesRead } = await handle.read(chunk, 0, chunk.length, at)
-      if (bytesRead === 0) return
+      if (bytesRead === 0)
+        throw new DroverError('STORE_CHANGED', `${key} became shorter while it was read`)
       at += bytesRead
       yield chunk.subarray(0, bytesRead)
     }

@@ -1,5 +1,5 @@
 /** Folders of a store: made when needed, like those around them; removed when they are empty. */
-import { chown, lstat, mkdir, readdir, rmdir } from 'node:fs/promises'
+import { chmod, chown, lstat, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { systemCode } from '../../lib/errors.ts'
 import { isAbsent } from './fs-errors.ts'
@@ -45,24 +45,24 @@ export async function makeFolders(
   like: Ownership,
 ): Promise<string[]> {
   const changed: string[] = []
-  const missing: string[] = []
-  for (let at = folder; at !== root; at = dirname(at)) {
+  let at = root
+  for (const segment of folder.slice(root.length + 1).split('/')) {
+    const parent = at
+    at = join(at, segment)
     const stats = await lstat(at).catch((error: unknown) => {
       if (isAbsent(error)) return undefined
       throw error
     })
-    if (stats?.isDirectory()) break
+    if (stats?.isDirectory()) continue
     if (stats) throw unsafe(at.slice(root.length + 1), 'it is a link or a file, not a folder')
-    missing.push(at)
-  }
-  for (const path of missing.reverse()) {
     try {
-      await mkdir(path, { mode: like.mode })
-      await giveTo(path, like)
+      await mkdir(at, { mode: like.mode })
+      await chmod(at, like.mode)
+      await giveTo(at, like)
     } catch (error) {
       if (systemCode(error) !== 'EEXIST') throw error
     }
-    changed.push(dirname(path))
+    changed.push(parent)
   }
   return changed
 }

@@ -28,7 +28,7 @@ const WALKERS = 16
 export async function openFsStore(folder: string, run: RunId): Promise<ObjectStore> {
   const root = await openRoot(folder)
   const paths = new StorePaths(root.path)
-  const staging = new Staging(paths, run)
+  const staging = new Staging(paths, run, root)
 
   const infoOf = (key: Key, stats: BigIntStats): ObjectInfo => ({
     key,
@@ -41,14 +41,27 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
     try {
       return await work()
     } catch (error) {
+      // a target that went away makes all kinds of errors; this is the one worth telling
+      if (!(error instanceof DroverError)) await root.check()
       throw targetError(error, doing)
     }
   }
 
+  /** Absent is an answer only as long as the target itself is there. */
+  const surely = async <T>(found: T | undefined): Promise<T | undefined> => {
+    if (found === undefined) await root.check()
+    return found
+  }
+
   /** Opens an object and hands it to `use`; undefined when it is absent. */
-  const withFile = <T>(key: Key, use: (file: FileHandle, info: ObjectInfo) => Promise<T>) =>
+  const withFile = <T>(
+    key: Key,
+    signal: AbortSignal | undefined,
+    use: (file: FileHandle, info: ObjectInfo) => Promise<T>,
+  ) =>
     attempt(`reading ${key}`, async () => {
-      const handle = await openFile(paths, key)
+      throwIfAborted(signal)
+      const handle = await surely(await openFile(paths, key))
       if (!handle) return undefined
       try {
         return await use(handle, infoOf(key, await handle.stat({ bigint: true })))
@@ -86,7 +99,7 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
   }
 
   const readFolder = async (prefix: Key): Promise<{ files: ObjectInfo[]; below: Key[] }> => {
-    const path = paths.of(prefix)
+    const path = paths.ofPrefix(prefix)
     if (!(await paths.folderExists(path, prefix))) return { files: [], below: [] }
     const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
       if (isAbsent(error)) return [] // removed since
@@ -116,11 +129,16 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
   }
 
   return {
-    stat: (key) => attempt(`reading ${key}`, () => statKey(key)),
+    stat: (key, options = {}) =>
+      attempt(`reading ${key}`, async () => {
+        throwIfAborted(options.signal)
+        return surely(await statKey(key))
+      }),
 
     async open(key, options = {}) {
       return attempt(`reading ${key}`, async () => {
-        const handle = await openFile(paths, key)
+        throwIfAborted(options.signal)
+        const handle = await surely(await openFile(paths, key))
         if (!handle) return undefined
         const info = infoOf(key, await handle.stat({ bigint: true }))
         const end = Math.min(info.sizeBytes, options.firstBytes ?? info.sizeBytes)
@@ -129,8 +147,7 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
     },
 
     readInto: (key, into, options = {}) =>
-      withFile(key, async (handle, { sizeBytes }) => {
-        throwIfAborted(options.signal)
+      withFile(key, options.signal, async (handle, { sizeBytes }) => {
         if (sizeBytes > into.length) return sizeBytes
         return readFully(handle, into, sizeBytes)
       }),
@@ -151,7 +168,7 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
         const staged = await staging.write(body, { durable, signal: options.signal })
         try {
           if (!(await expectationHolds(key, options.expect))) return { written: false }
-          const how = options.expect === 'absent' ? 'new' : 'over'
+          const how = options.expect === 'absent' ? 'absent' : 'over'
           const before = () => throwIfAborted(options.signal)
           const { placed, changed } = await staging.place(staged, key, how, before)
           if (!placed) return { written: false }
@@ -166,8 +183,10 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
 
     openStaging: () => Promise.resolve(staging.area()),
 
-    remove: (key) =>
+    remove: (key, options = {}) =>
       attempt(`removing ${key}`, async () => {
+        throwIfAborted(options.signal)
+        await root.check()
         const path = await paths.inside(key)
         if (path === undefined) return false
         const removed = await unlink(path).then(
@@ -177,17 +196,20 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
             throw error
           },
         )
-        await removeEmptyUpwards(dirname(path), paths.of(STORE_PREFIX))
+        await removeEmptyUpwards(dirname(path), paths.ofPrefix(STORE_PREFIX))
         return removed
       }),
 
     removeEmptyFolders: (prefix, options) =>
       attempt(`tidying ${prefix}`, async () => {
-        const path = paths.of(prefix)
+        await root.check()
+        const path = paths.ofPrefix(prefix)
         if (!(await paths.folderExists(path, prefix))) return 0
         return removeEmptyBelow(path, {
           olderThanMs:
-            options.minAgeMs > 0 ? Date.now() - options.minAgeMs : Number.POSITIVE_INFINITY,
+            options.minAgeMs > 0
+              ? (await staging.now()) - options.minAgeMs
+              : Number.POSITIVE_INFINITY,
           dryRun: options.dryRun ?? false,
           signal: options.signal,
         })

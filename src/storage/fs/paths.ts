@@ -16,13 +16,17 @@ export class StorePaths {
 
   /** @throws DroverError UNSAFE_PATH for a key that no layout makes */
   of(key: string): string {
-    const bare = key.endsWith('/') ? key.slice(0, -1) : key
-    const segments = bare.split('/')
+    const segments = key.split('/')
     const plain = segments.every(
       (segment) => segment !== '' && segment !== '.' && segment !== '..' && !segment.includes('\0'),
     )
     if (!plain) throw unsafe(key, 'it is not a plain key')
-    return join(this.root, bare)
+    return join(this.root, key)
+  }
+
+  /** The folder of a prefix, which ends in a slash. */
+  ofPrefix(prefix: string): string {
+    return this.of(prefix.endsWith('/') ? prefix.slice(0, -1) : prefix)
   }
 
   /**

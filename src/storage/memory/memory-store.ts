@@ -40,8 +40,8 @@ export function openMemoryStore({ clock, faults }: MemoryStoreOptions): MemorySt
 
   const enter = async (call: StoreCall, key: Key, signal: AbortSignal | undefined) => {
     throwIfAborted(signal)
-    const segments = (key.endsWith('/') ? key.slice(0, -1) : key).split('/')
-    if (segments.some((segment) => segment === '' || segment === '.' || segment === '..')) {
+    const segments = (call === 'list' && key.endsWith('/') ? key.slice(0, -1) : key).split('/')
+    if (segments.some((segment) => ['', '.', '..'].includes(segment) || segment.includes('\0'))) {
       throw new DroverError('UNSAFE_PATH', `${JSON.stringify(key)} is not a plain key`)
     }
     await faults?.(call, key)
@@ -94,6 +94,7 @@ export function openMemoryStore({ clock, faults }: MemoryStoreOptions): MemorySt
       if (expect === 'absent' && there) return { written: false }
       if (typeof expect === 'object' && there?.version !== expect.version) return { written: false }
       const bytes = collect(body)
+      throwIfAborted(options.signal)
       objects.set(key, { bytes, modifiedAtMs: clock.wallMs(), generation: ++generation })
       const info = infoOf(key)
       if (!info) throw new DroverError('INTERNAL', 'the object just written is gone')
