@@ -6,6 +6,7 @@
  * What the pool holds is asked twice, by listing: once at the start, as a hint of what need not be
  * compressed, and once under the lock, which decides. What only the hint knew is written again.
  */
+import { webcrypto } from 'node:crypto'
 import { DroverError, throwIfAborted } from '../lib/errors.ts'
 import { runLanes } from '../lib/lanes.ts'
 import type { BlockId } from '../backupstore/block.ts'
@@ -16,7 +17,7 @@ import type { Compression, Family } from '../backupstore/codec.ts'
 import { HEAD_BYTES, familyOf, looksLike } from '../backupstore/codec.ts'
 import type { BlockCompute, Slot } from '../backupstore/compute.ts'
 import type { Key } from '../backupstore/layout.ts'
-import { blockKey } from '../backupstore/layout.ts'
+import { blockKey, idOfBlockKey } from '../backupstore/layout.ts'
 import type { Lock } from '../backupstore/lock.ts'
 import type { Body, ReadStore, StagingArea, WriteStore } from '../backupstore/object-store.ts'
 import { bodyOf } from '../backupstore/object-store.ts'
@@ -95,9 +96,8 @@ export class BlockWriter {
     const done = new BlockTable()
     function* missing(): Generator<number> {
       for (let entry = 0; entry < map.length; entry++) {
-        const id = map.idAt(entry)
-        if (pool.has(id) || done.has(id)) continue
-        done.set(id, 0)
+        if (pool.hasEntry(map, entry) || done.hasEntry(map, entry)) continue
+        done.setEntry(map, entry, 0)
         yield entry
       }
     }
@@ -210,10 +210,19 @@ export async function storedFamily(
   length: number,
 ): Promise<Family> {
   if (storedBytes !== length) return 'framed'
-  const object = await store.open(key, { firstBytes: HEAD_BYTES })
+  const head = await readStart(store, key, HEAD_BYTES)
+  if (looksLike(head) === 'none') return 'raw'
+  // plain data may begin like a frame: only its id tells
+  const whole = await readStart(store, key, storedBytes)
+  const hash = Buffer.from(await webcrypto.subtle.digest('SHA-512', whole)).toString('hex')
+  return hash.startsWith(idOfBlockKey(key) ?? '-') ? 'raw' : 'framed'
+}
+
+async function readStart(store: Pick<ReadStore, 'open'>, key: Key, firstBytes: number) {
+  const object = await store.open(key, { firstBytes })
   const parts: Uint8Array[] = []
   for await (const chunk of object?.chunks ?? []) parts.push(chunk)
-  return looksLike(Buffer.concat(parts)) === 'none' ? 'raw' : 'framed'
+  return Buffer.concat(parts)
 }
 
 export function codecConflict(key: Key, wanted: Family): DroverError {

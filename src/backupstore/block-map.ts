@@ -1,5 +1,5 @@
 import type { BlockId } from './block.ts'
-import { BLOCK_BYTES, BLOCK_ID_BYTES } from './block.ts'
+import { BLOCK_BYTES, BLOCK_ID_BYTES, BLOCK_ID_WORDS } from './block.ts'
 
 /**
  * Which block stands where in an image: entries in ascending order of offset, zero blocks left
@@ -7,7 +7,7 @@ import { BLOCK_BYTES, BLOCK_ID_BYTES } from './block.ts'
  */
 export class BlockMap {
   #indices = new Uint32Array(64)
-  #ids = Buffer.alloc(64 * BLOCK_ID_BYTES)
+  #words = new Uint32Array(64 * BLOCK_ID_WORDS)
   #length = 0
 
   /** Entries, repeated blocks counted each time. */
@@ -19,7 +19,7 @@ export class BlockMap {
   push(index: number, id: BlockId): void {
     if (this.#length === this.#indices.length) this.#grow()
     this.#indices[this.#length] = index
-    this.#ids.write(id, this.#length * BLOCK_ID_BYTES, 'hex')
+    bytesOf(this.#words).write(id, this.#length * BLOCK_ID_BYTES, 'hex')
     this.#length += 1
   }
 
@@ -34,7 +34,12 @@ export class BlockMap {
 
   idAt(entry: number): BlockId {
     const at = entry * BLOCK_ID_BYTES
-    return this.#ids.toString('hex', at, at + BLOCK_ID_BYTES) as BlockId
+    return bytesOf(this.#words).toString('hex', at, at + BLOCK_ID_BYTES) as BlockId
+  }
+
+  /** The ids as they lie in memory, eight words each, for who compares many of them. */
+  get words(): Uint32Array {
+    return this.#words
   }
 
   equals(other: BlockMap): boolean {
@@ -43,15 +48,17 @@ export class BlockMap {
       if (this.#indices[entry] !== other.#indices[entry]) return false
     }
     const used = this.#length * BLOCK_ID_BYTES
-    return this.#ids.subarray(0, used).equals(other.#ids.subarray(0, used))
+    return bytesOf(this.#words).subarray(0, used).equals(bytesOf(other.#words).subarray(0, used))
   }
 
   #grow(): void {
     const indices = new Uint32Array(this.#indices.length * 2)
     indices.set(this.#indices)
     this.#indices = indices
-    const ids = Buffer.alloc(this.#ids.length * 2)
-    this.#ids.copy(ids)
-    this.#ids = ids
+    const words = new Uint32Array(this.#words.length * 2)
+    words.set(this.#words)
+    this.#words = words
   }
 }
+
+const bytesOf = (words: Uint32Array): Buffer => Buffer.from(words.buffer)

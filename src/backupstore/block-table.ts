@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import type { BlockId } from './block.ts'
-import { BLOCK_ID_BYTES } from './block.ts'
+import { BLOCK_ID_WORDS as WORDS } from './block.ts'
+import type { BlockMap } from './block-map.ts'
 
-const WORDS = BLOCK_ID_BYTES / 4
 const EMPTY = 0xffffffff
 const LARGEST_VALUE = EMPTY - 1
 
@@ -17,6 +17,7 @@ export class BlockTable {
   #count = 0
   readonly #seed = randomBytes(4).readUInt32LE() | 1
   readonly #probe = new Uint32Array(WORDS)
+  readonly #probeBytes = Buffer.from(this.#probe.buffer)
 
   constructor(expected = 0) {
     const capacity = 2 ** Math.ceil(Math.log2(Math.max(16, expected * 2)))
@@ -30,22 +31,27 @@ export class BlockTable {
 
   /** Adds an id or changes its value; values above 32 bits are cut to the largest one. */
   set(id: BlockId, value: number): void {
-    if (this.#count * 2 >= this.#values.length) this.#grow()
-    const slot = this.#find(id)
-    if (this.#values[slot] === EMPTY) {
-      this.#slots.set(this.#probe, slot * WORDS)
-      this.#count += 1
-    }
-    this.#values[slot] = Math.min(value, LARGEST_VALUE)
+    this.#probeBytes.write(id, 'hex')
+    this.#set(this.#probe, 0, value)
+  }
+
+  /** As `set`, for an entry of a map: without making its id a string. */
+  setEntry(map: BlockMap, entry: number, value: number): void {
+    this.#set(map.words, entry * WORDS, value)
   }
 
   get(id: BlockId): number | undefined {
-    const value = this.#values[this.#find(id)]
-    return value === EMPTY ? undefined : value
+    this.#probeBytes.write(id, 'hex')
+    return this.#get(this.#probe, 0)
   }
 
   has(id: BlockId): boolean {
     return this.get(id) !== undefined
+  }
+
+  /** As `has`, for an entry of a map. */
+  hasEntry(map: BlockMap, entry: number): boolean {
+    return this.#get(map.words, entry * WORDS) !== undefined
   }
 
   /** All ids with their values, in no order. Nothing may be added meanwhile. */
@@ -53,21 +59,29 @@ export class BlockTable {
     for (let slot = 0; slot < this.#values.length; slot++) {
       const value = this.#values[slot] ?? EMPTY
       if (value === EMPTY) continue
-      const words = this.#slots.subarray(slot * WORDS, (slot + 1) * WORDS)
-      const id = Array.from(words, (word) => word.toString(16).padStart(8, '0')).join('')
-      yield [id as BlockId, value]
+      const at = slot * WORDS * Uint32Array.BYTES_PER_ELEMENT
+      const bytes = Buffer.from(this.#slots.buffer, at, WORDS * Uint32Array.BYTES_PER_ELEMENT)
+      yield [bytes.toString('hex') as BlockId, value]
     }
   }
 
-  /** The slot that holds the id, or the free one where it belongs. Leaves the id in `#probe`. */
-  #find(id: BlockId): number {
-    const probe = this.#probe
-    for (let word = 0; word < WORDS; word++) {
-      probe[word] = Number.parseInt(id.slice(word * 8, word * 8 + 8), 16)
+  #set(from: Uint32Array, at: number, value: number): void {
+    if (this.#count * 2 >= this.#values.length) this.#grow()
+    const slot = this.#locate(this.#slots, this.#values, from, at)
+    if (this.#values[slot] === EMPTY) {
+      for (let word = 0; word < WORDS; word++)
+        this.#slots[slot * WORDS + word] = from[at + word] ?? 0
+      this.#count += 1
     }
-    return this.#locate(this.#slots, this.#values, probe, 0)
+    this.#values[slot] = Math.min(value, LARGEST_VALUE)
   }
 
+  #get(from: Uint32Array, at: number): number | undefined {
+    const value = this.#values[this.#locate(this.#slots, this.#values, from, at)]
+    return value === EMPTY ? undefined : value
+  }
+
+  /** The slot that holds the id at `from[at]`, or the free one where it belongs. */
   #locate(slots: Uint32Array, values: Uint32Array, from: Uint32Array, at: number): number {
     const mask = values.length - 1
     let hash = this.#seed

@@ -10,6 +10,7 @@ export const BLOCK_BYTES = 2 * 1024 * 1024
 
 /** Bytes of an id in memory; twice that in hex digits. */
 export const BLOCK_ID_BYTES = 32
+export const BLOCK_ID_WORDS = BLOCK_ID_BYTES / 4
 
 /**
  * The largest stored object that can be a block. No codec makes 2 MiB grow by more than a few

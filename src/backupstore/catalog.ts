@@ -1,7 +1,8 @@
 /** Which backups a store holds, and what each config says. */
 import pLimit from 'p-limit'
 import { DroverError, isDroverError } from '../lib/errors.ts'
-import type { Backup, BackupFacts } from './config.ts'
+import type { Backup } from './config.ts'
+import type { BackupFacts } from './config-facts.ts'
 import { parseConfig, parseConfigHead } from './config.ts'
 import { CONFIGS_PREFIX, configKey, nameOfConfigKey } from './layout.ts'
 import type { BackupName } from './names.ts'
@@ -85,16 +86,28 @@ export async function listBackups(store: CatalogStore, signal?: AbortSignal): Pr
   return { backups, incomplete, unreadable }
 }
 
-/** The config objects of a store, in order of key; whatever else lies there is left out. */
+/**
+ * The config objects of a store, in order of key. Other files that lie there are left out, but not
+ * a link in place of a backup's folder: it stands for a config that nobody can read.
+ */
 export async function listConfigs(
   store: Pick<ReadStore, 'list'>,
   signal?: AbortSignal,
 ): Promise<ObjectInfo[]> {
   const configs: ObjectInfo[] = []
   for await (const page of store.list(CONFIGS_PREFIX, signal ? { signal } : {})) {
-    configs.push(...page.filter(({ key }) => nameOfConfigKey(key) !== undefined))
+    for (const info of page) {
+      const key = info.notPlain ? configKeyOfLink(info.key) : info.key
+      if (nameOfConfigKey(key) !== undefined) configs.push({ ...info, key })
+    }
   }
   return configs.sort((a, b) => (a.key < b.key ? -1 : 1))
+}
+
+/** The config that a link hides: the link itself, or what would be in the linked folder. */
+function configKeyOfLink(key: string): string {
+  const inFolder = key.slice(CONFIGS_PREFIX.length).includes('/')
+  return inFolder ? key : configKey(key.slice(CONFIGS_PREFIX.length) as BackupName)
 }
 
 /** What a listing needs of a config: its head when that is enough, else all of it. */

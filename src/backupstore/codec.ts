@@ -59,10 +59,22 @@ export type Decoded =
   | { readonly ok: false; readonly reason: string }
 
 /**
+ * How much of a stored block must be right: its bytes, or also the checksums of its frame, which
+ * Longhorn's reader checks and a restore can do without.
+ */
+export type Strictness = 'bytes' | 'frame'
+
+/**
  * The bytes of a stored block, proven by its id. Never allocates more than `expectedBytes` for
  * output, whatever the object says of itself. May overwrite parts of `stored`.
  */
-export function decodeBlock(stored: Buffer, expectedBytes: number, id: BlockId): Decoded {
+export function decodeBlock(
+  stored: Buffer,
+  expectedBytes: number,
+  id: BlockId,
+  strictness: Strictness = 'frame',
+): Decoded {
+  const strict = strictness === 'frame'
   if (stored.length === 0) return { ok: false, reason: 'is empty' }
   // A frame's decoding may write into `stored`; only raw bytes of the right length could still
   // be wanted after that.
@@ -73,7 +85,9 @@ export function decodeBlock(stored: Buffer, expectedBytes: number, id: BlockId):
   if (framed !== 'none') {
     try {
       const bytes =
-        framed === 'lz4' ? decodeLz4Frame(copy, expectedBytes) : gunzipBounded(copy, expectedBytes)
+        framed === 'lz4'
+          ? decodeLz4Frame(copy, expectedBytes, strict)
+          : gunzipBounded(copy, expectedBytes, strict)
       if (blockIdOf(bytes) === id) return { ok: true, bytes, stored: framed }
       reason = `does not match its id after ${framed} decoding`
     } catch (error) {
@@ -87,10 +101,14 @@ export function decodeBlock(stored: Buffer, expectedBytes: number, id: BlockId):
   return { ok: false, reason }
 }
 
-function gunzipBounded(stored: Buffer, expectedBytes: number): Buffer {
+function gunzipBounded(stored: Buffer, expectedBytes: number, strict: boolean): Buffer {
   let bytes: Buffer
+  let consumed: number
   try {
-    bytes = gunzipSync(stored, { maxOutputLength: expectedBytes })
+    const options = { maxOutputLength: expectedBytes, info: true } as const
+    const { buffer, engine } = gunzipSync(stored, options) as unknown as GunzipInfo
+    bytes = buffer
+    consumed = engine.bytesWritten
   } catch (error) {
     if (systemCode(error) !== 'ERR_BUFFER_TOO_LARGE') throw error
     throw new Error(`decodes to more than the ${expectedBytes} bytes expected`, { cause: error })
@@ -98,5 +116,14 @@ function gunzipBounded(stored: Buffer, expectedBytes: number): Buffer {
   if (bytes.length !== expectedBytes) {
     throw new Error(`decodes to ${bytes.length} bytes, expected ${expectedBytes}`)
   }
+  if (strict && consumed !== stored.length) {
+    throw new Error(`has ${stored.length - consumed} bytes after its gzip data`)
+  }
   return bytes
+}
+
+/** What `info: true` makes of the answer; the type declarations do not know it. */
+interface GunzipInfo {
+  readonly buffer: Buffer
+  readonly engine: { readonly bytesWritten: number }
 }

@@ -3,7 +3,7 @@
  * event loop. `compute/` implements it with threads.
  */
 import type { BlockId, Checksum } from './block.ts'
-import type { Compression } from './codec.ts'
+import type { Compression, Strictness } from './codec.ts'
 
 /**
  * A pair of buffers that one lane works with; memory that threads share. `raw` holds a block,
@@ -32,7 +32,11 @@ export interface BlockCompute {
   encode(slot: Slot, length: number, compression: Compression): Promise<number>
 
   /** Decodes `stored` to `raw` and proves the id. */
-  decode(slot: Slot, storedLength: number, length: number, id: BlockId): Promise<DecodeResult>
+  decode(
+    slot: Slot,
+    storedLength: number,
+    block: { readonly id: BlockId; readonly length: number; readonly strictness: Strictness },
+  ): Promise<DecodeResult>
 
   /** A hash over a whole file, in a lane of its own. */
   openFileHash(signal: AbortSignal): FileHash

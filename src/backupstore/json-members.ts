@@ -10,6 +10,8 @@ import { isUtf8 } from 'node:buffer'
 const MAX_PIECE_BYTES = 1024 * 1024
 
 const MAX_MEMBERS = 1000
+/** What is parsed here is written again, by a writer that recurses. */
+const MAX_DEPTH = 100
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
@@ -54,7 +56,7 @@ export class JsonMembers {
     }
     this.#rest = bytes.subarray(at)
     if (this.#rest.length > MAX_PIECE_BYTES) {
-      throw new Error(`a member of more than ${MAX_PIECE_BYTES} bytes`)
+      throw tooLong('a piece')
     }
   }
 
@@ -97,13 +99,14 @@ export class JsonMembers {
     const isArray = key === this.#arrayKey && bytes[start] === OPEN_BRACKET
     const end = isArray ? { at: start } : endOfValue(bytes, start)
     if (end === undefined) return undefined
-    if (this.#seen.has(key)) throw new Error(`the member ${JSON.stringify(key)} twice`)
+    if (this.#seen.has(key)) throw new Error(`the member ${shown(key)} twice`)
     if (this.#seen.add(key).size > MAX_MEMBERS) throw new Error(`more than ${MAX_MEMBERS} members`)
     if (isArray) {
       this.#state = 'array'
       this.#needsValue = false
       return start + 1
     }
+    requireSize(end.at - from, key)
     this.#reader.member(key, parse(bytes.subarray(start, end.at)))
     return this.#afterMember(bytes, end.at)
   }
@@ -127,6 +130,7 @@ export class JsonMembers {
       const end = endOfValue(bytes, start)
       if (end === undefined) break
       if (end.at === start) throw new Error('a comma with nothing before it')
+      requireSize(end.at - start, this.#arrayKey)
       last = end.at
       this.#needsValue = bytes[last] === COMMA
       if (bytes[last] === CLOSE_BRACKET) return this.#closeArray(bytes, from, last, last)
@@ -158,6 +162,17 @@ export class JsonMembers {
     )
   }
 }
+
+function requireSize(bytes: number, key: string): void {
+  if (bytes > MAX_PIECE_BYTES) throw tooLong(shown(key))
+}
+
+const tooLong = (what: string): Error =>
+  new Error(`${what}: more than ${MAX_PIECE_BYTES} bytes in one member or entry`)
+
+/** A name from a stranger, short enough for a message. */
+export const shown = (name: string): string =>
+  JSON.stringify(name.length > 60 ? `${name.slice(0, 60)}…` : name)
 
 function parse(text: Buffer): unknown {
   if (!isUtf8(text)) throw new Error('bytes that are not UTF-8')
@@ -195,6 +210,7 @@ function endOfValue(bytes: Buffer, from: number): { at: number } | undefined {
       at = end - 1
     } else if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
       depth += 1
+      if (depth > MAX_DEPTH) throw new Error(`values nested deeper than ${MAX_DEPTH}`)
     } else if (byte === CLOSE_BRACE || byte === CLOSE_BRACKET) {
       if (depth === 0) return { at }
       depth -= 1

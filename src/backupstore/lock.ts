@@ -11,14 +11,21 @@
  * every write: a process that was frozen wakes up before its timers do.
  */
 import type { Clock } from '../lib/clock.ts'
-import { DroverError, isDroverError, throwIfAborted } from '../lib/errors.ts'
+import { DroverError, throwIfAborted } from '../lib/errors.ts'
 import type { RunId } from './layout.ts'
-import { LOCKS_PREFIX, isLockKey, lockKey, nameOfLockKey } from './layout.ts'
-import type { LockStore, ObjectInfo, ReadStore } from './object-store.ts'
-import { bodyOf, readSmall } from './object-store.ts'
+import { lockKey, nameOfLockKey } from './layout.ts'
+import type { LockFile, LockType } from './lock-file.ts'
+import {
+  LOCK_EXPIRY_MS,
+  TYPE_NUMBER,
+  isExpired,
+  isOther,
+  keepsOut,
+  readLocks,
+} from './lock-file.ts'
+import type { LockStore } from './object-store.ts'
+import { bodyOf } from './object-store.ts'
 
-/** A lock older than this, by the server's clock, does not count any more. */
-export const LOCK_EXPIRY_MS = 150_000
 const REFRESH_MS = 60_000
 const REFRESH_RETRY_MS = 5_000
 /** How long others get to see our file before we read theirs. */
@@ -27,19 +34,6 @@ const BUSY_POLL_MS = 2_000
 /** Stop writing a little before others may take over. */
 const EXPIRY_MARGIN_MS = 10_000
 const SKEW_WORTH_A_WARNING_MS = 5_000
-const MAX_LOCK_FILE_BYTES = 4096
-
-export type LockType = 'shared' | 'deletion'
-const TYPE_NUMBER = { shared: 1, deletion: 2 } as const
-
-/** Another's lock, or what is left of one. */
-export interface LockFile {
-  readonly name: string
-  /** `unknown`: it could not be parsed; it counts as the other type until it expires. */
-  readonly type: LockType | 'unknown'
-  readonly acquired: boolean
-  readonly modifiedAtMs: number
-}
 
 export type LockEvent =
   | { readonly kind: 'busy'; readonly holder: LockFile; readonly ageMs: number }
@@ -81,26 +75,29 @@ export function openLock(options: LockOptions): Lock {
   const stop = new AbortController()
   const lost = new AbortController()
   const signal = AbortSignal.any([options.signal, stop.signal])
-  // `at` is taken before the write, so our idea of the lock's age is never too young
-  let written: { at: number; serverMs: number } | undefined
+  // Our own lock's age counts from before the write, so that it is never too young; the server's
+  // time goes on from after it, so that others' locks are never too old.
+  let written: { beforeMs: number; afterMs: number; serverMs: number } | undefined
   let held = false
   let refreshing: Promise<void> = Promise.resolve()
 
-  const ageMs = () => (written ? clock.monotonicMs() - written.at : Number.POSITIVE_INFINITY)
-  const serverNowMs = () => (written ? written.serverMs + ageMs() : clock.wallMs())
+  const ageMs = () => (written ? clock.monotonicMs() - written.beforeMs : Number.POSITIVE_INFINITY)
+  const serverNowMs = () =>
+    written ? written.serverMs + (clock.monotonicMs() - written.afterMs) : clock.wallMs()
 
   const write = async (acquired: boolean): Promise<void> => {
-    const at = clock.monotonicMs()
+    const beforeMs = clock.monotonicMs()
     const file = { Name: nameOfLockKey(key), Type: TYPE_NUMBER[options.type], Acquired: acquired }
     const put = await store.put(key, bodyOf(Buffer.from(JSON.stringify(file))))
     if (!put.written) throw new DroverError('INTERNAL', 'a lock file was not written')
-    written = { at, serverMs: put.info.modifiedAtMs }
+    written = { beforeMs, afterMs: clock.monotonicMs(), serverMs: put.info.modifiedAtMs }
   }
 
   const tryOnce = async (): Promise<Attempt> => {
     await write(false)
     warnOfSkew(serverNowMs() - clock.wallMs(), options.onEvent)
     await clock.sleep(LOCK_SETTLE_MS, signal)
+    const nowMs = serverNowMs() // before reading, which may take a while
     const locks = await readLocks(store, signal)
     const own = locks.find((lock) => lock.name === nameOfLockKey(key))
     if (!own) {
@@ -110,11 +107,11 @@ export function openLock(options: LockOptions): Lock {
         { details: { key }, retryable: true },
       )
     }
-    const holder = keepsOut(own, options.type, locks, serverNowMs())
+    const holder = keepsOut(own, options.type, locks, nowMs)
     if (holder) return { kind: 'kept-out', holder }
     // frozen or starved meanwhile: others have every right to have taken it for expired
     if (ageMs() > LOCK_EXPIRY_MS) return { kind: 'too-late' }
-    const before = written?.at ?? 0
+    const before = written?.beforeMs ?? 0
     await write(true)
     return { kind: clock.monotonicMs() - before > LOCK_EXPIRY_MS ? 'too-late' : 'held' }
   }
@@ -127,10 +124,12 @@ export function openLock(options: LockOptions): Lock {
       if (attempt.kind === 'held') break
       await store.remove(key)
       if (attempt.kind === 'kept-out') await waitForOthers(attempt.holder, deadline)
+      else if (clock.monotonicMs() >= deadline) throw tooSlow()
     }
     held = true
     options.onEvent?.({ kind: 'acquired' })
     refreshing = refresh()
+    refreshing.catch(() => undefined) // it ends by being aborted; `release` waits for that
   }
 
   /** Returns when nobody of the other type is in sight; throws when the time is up. */
@@ -142,8 +141,9 @@ export function openLock(options: LockOptions): Lock {
       told = true
       if (clock.monotonicMs() + BUSY_POLL_MS > deadline) throw busy(holder, age, options)
       await clock.sleep(BUSY_POLL_MS, signal)
+      const nowMs = serverNowMs()
       const locks = await readLocks(store, signal)
-      holder = locks.find((lock) => isOther(lock, options.type) && !isExpired(lock, serverNowMs()))
+      holder = locks.find((lock) => isOther(lock, options.type) && !isExpired(lock, nowMs))
     }
   }
 
@@ -152,7 +152,7 @@ export function openLock(options: LockOptions): Lock {
     for (;;) {
       await clock.sleep(pause, signal)
       try {
-        const before = written?.at ?? 0
+        const before = written?.beforeMs ?? 0
         // gone means that somebody took it for expired
         if (!(await store.stat(key, { signal }))) return lose('somebody removed it')
         if (signal.aborted) return
@@ -185,9 +185,9 @@ export function openLock(options: LockOptions): Lock {
       if (!held) throw lockLost('it is not held')
     },
     async others() {
+      const nowMs = serverNowMs()
       const locks = await readLocks(store, options.signal)
-      const now = serverNowMs()
-      return locks.filter((lock) => lock.name !== nameOfLockKey(key) && !isExpired(lock, now))
+      return locks.filter((lock) => lock.name !== nameOfLockKey(key) && !isExpired(lock, nowMs))
     },
     async release() {
       stop.abort()
@@ -213,6 +213,13 @@ function lockLost(why: string): DroverError {
   return new DroverError('LOCK_LOST', `the lock on the store was lost: ${why}`, { retryable: true })
 }
 
+const tooSlow = () =>
+  new DroverError(
+    'TARGET_UNREACHABLE',
+    `the target is too slow: a lock file could not be written and read back before it expired, ${LOCK_EXPIRY_MS / 1000} s later`,
+    { retryable: true },
+  )
+
 function warnOfSkew(skewMs: number, onEvent: LockOptions['onEvent']): void {
   if (Math.abs(skewMs) > SKEW_WORTH_A_WARNING_MS) onEvent?.({ kind: 'clock-skew', skewMs })
 }
@@ -226,73 +233,4 @@ function busy(holder: LockFile, ageMs: number, { type, timeoutMs }: LockOptions)
       (timeoutMs > 0 ? `. Waited ${Math.round(timeoutMs / 1000)} s` : ''),
     { retryable: true, details: { holder: holder.name, type: holder.type, ageMs, wanted: type } },
   )
-}
-
-const isOther = (lock: LockFile, type: LockType): boolean => lock.type !== type
-
-export const isExpired = (lock: LockFile, serverNowMs: number): boolean =>
-  serverNowMs - lock.modifiedAtMs > LOCK_EXPIRY_MS
-
-/** The lock that keeps `own` out, if any: of the other type, not expired, and first in order. */
-export function keepsOut(
-  own: LockFile,
-  type: LockType,
-  locks: readonly LockFile[],
-  serverNowMs: number,
-): LockFile | undefined {
-  return locks
-    .filter((lock) => lock.name !== own.name)
-    .filter((lock) => isOther(lock, type) && !isExpired(lock, serverNowMs))
-    .filter((lock) => compareLocks(lock, own) < 0)
-    .sort(compareLocks)[0]
-}
-
-/** Acquired first, then the older by the server's time, then by name. */
-export function compareLocks(a: LockFile, b: LockFile): number {
-  if (a.acquired !== b.acquired) return a.acquired ? -1 : 1
-  if (a.modifiedAtMs !== b.modifiedAtMs) return a.modifiedAtMs - b.modifiedAtMs
-  return a.name < b.name ? -1 : a.name > b.name ? 1 : 0
-}
-
-/** All locks of a store. One that vanishes meanwhile is absent; a failed listing is an error. */
-export async function readLocks(
-  store: Pick<ReadStore, 'list' | 'open'>,
-  signal?: AbortSignal,
-): Promise<LockFile[]> {
-  const infos: ObjectInfo[] = []
-  for await (const page of store.list(LOCKS_PREFIX, signal ? { signal } : {})) {
-    infos.push(...page.filter(({ key }) => isLockKey(key)))
-  }
-  const locks = await Promise.all(infos.map((info) => readLock(store, info, signal)))
-  return locks.filter((lock) => lock !== undefined)
-}
-
-async function readLock(
-  store: Pick<ReadStore, 'open'>,
-  { key, modifiedAtMs }: ObjectInfo,
-  signal?: AbortSignal,
-): Promise<LockFile | undefined> {
-  const name = nameOfLockKey(key)
-  const unreadable: LockFile = { name, type: 'unknown', acquired: true, modifiedAtMs }
-  let bytes
-  try {
-    bytes = await readSmall(store, key, MAX_LOCK_FILE_BYTES, signal ? { signal } : {})
-  } catch (error) {
-    if (isDroverError(error, 'UNSAFE_PATH', 'TARGET_FORBIDDEN')) return unreadable
-    throw error
-  }
-  if (bytes === undefined) return undefined
-  if (bytes === 'too-large') return unreadable
-  try {
-    const { Type: type, Acquired: acquired } = JSON.parse(bytes.toString('utf8'))
-    if (type !== 1 && type !== 2) return unreadable
-    return {
-      name,
-      type: type === 1 ? 'shared' : 'deletion',
-      acquired: acquired === true,
-      modifiedAtMs,
-    }
-  } catch {
-    return unreadable
-  }
 }

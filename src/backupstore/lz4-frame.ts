@@ -25,12 +25,13 @@ interface DataBlock {
 
 /**
  * Decodes one frame that must hold exactly `expectedBytes`. May overwrite parts of `frame`.
+ * @param strict check the frame's own checksums too, as Longhorn's reader does
  * @throws Error with the reason
  */
-export function decodeLz4Frame(frame: Buffer, expectedBytes: number): Buffer {
+export function decodeLz4Frame(frame: Buffer, expectedBytes: number, strict: boolean): Buffer {
   const blocks = dataBlocks(frame)
   const only = blocks[0]
-  if (only && blocks.length === 1 && only.compressed) {
+  if (only && blocks.length === 1 && only.compressed && !strict) {
     // What Longhorn and we write: one block. Its four length bytes become the output length that
     // the raw decoder reads, so the output is bounded exactly and nothing is copied.
     frame.writeUInt32LE(expectedBytes, only.at)
@@ -39,7 +40,7 @@ export function decodeLz4Frame(frame: Buffer, expectedBytes: number): Buffer {
       expectedBytes,
     )
   }
-  if (only && blocks.length === 1) {
+  if (only && blocks.length === 1 && !strict) {
     // incompressible: the bytes stand in the frame as they are
     return exactly(frame.subarray(only.at + 4, only.at + 4 + only.length), expectedBytes)
   }

@@ -27,6 +27,11 @@ export interface ObjectInfo {
   readonly modifiedAtMs: number
   /** Equal only when the object was not written in between (an ETag; or inode, time and size). */
   readonly version: string
+  /**
+   * Only in listings: something that is no plain object stands here (a link, a pipe, a linked
+   * folder). It cannot be read, and must not be overlooked where everything has to be known.
+   */
+  readonly notPlain?: true
 }
 
 export interface OpenObject {

@@ -3,7 +3,7 @@
  * died leaves it for ever. Whether one is dead decides if its name may be taken over.
  */
 import type { Lock } from './lock.ts'
-import { LOCK_EXPIRY_MS } from './lock.ts'
+import { LOCK_EXPIRY_MS } from './lock-file.ts'
 import type { ObjectInfo } from './object-store.ts'
 
 /**

@@ -14,9 +14,9 @@ export async function listPool(
 ): Promise<BlockTable> {
   const pool = new BlockTable()
   for await (const page of store.list(BLOCKS_PREFIX, signal ? { signal } : {})) {
-    for (const { key, sizeBytes } of page) {
+    for (const { key, sizeBytes, notPlain } of page) {
       const id: BlockId | undefined = idOfBlockKey(key)
-      if (id !== undefined && sizeBytes > 0) pool.set(id, sizeBytes)
+      if (id !== undefined && sizeBytes > 0 && !notPlain) pool.set(id, sizeBytes)
     }
   }
   return pool

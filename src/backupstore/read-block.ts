@@ -1,6 +1,7 @@
 /** Reading one block of a store, proven by its id; and what is said when it cannot be. */
-import { DroverError } from '../lib/errors.ts'
+import { DroverError, isDroverError } from '../lib/errors.ts'
 import type { BlockId } from './block.ts'
+import type { Strictness } from './codec.ts'
 import type { BlockCompute, Slot } from './compute.ts'
 import { blockKey } from './layout.ts'
 import type { Lock } from './lock.ts'
@@ -14,25 +15,44 @@ export type BlockState =
 export interface BlockReader {
   readonly store: Pick<ReadStore, 'readInto'>
   readonly compute: Pick<BlockCompute, 'decode'>
+  readonly strictness: Strictness
   /** Absent when the store may not be written to. */
   readonly lock: Lock | undefined
 }
 
 /** Reads a block to `slot.raw`. */
 export async function readBlock(
-  { store, compute }: BlockReader,
+  { store, compute, strictness }: BlockReader,
   id: BlockId,
   length: number,
   slot: Slot,
   signal: AbortSignal,
 ): Promise<BlockState> {
-  const stored = await store.readInto(blockKey(id), slot.stored, { signal })
+  const stored = await readStored(store, id, slot, signal)
+  if (typeof stored === 'string') return { state: 'corrupt', reason: stored }
   if (stored === undefined) return { state: 'missing' }
   if (stored > slot.stored.length) {
     return { state: 'corrupt', reason: `is ${stored} bytes, more than any block` }
   }
-  const decoded = await compute.decode(slot, stored, length, id)
+  const decoded = await compute.decode(slot, stored, { id, length, strictness })
   return decoded.ok ? { state: 'good' } : { state: 'corrupt', reason: decoded.reason }
+}
+
+/** @returns the length, or why this one object cannot be read although the target can */
+async function readStored(
+  store: BlockReader['store'],
+  id: BlockId,
+  slot: Slot,
+  signal: AbortSignal,
+): Promise<number | string | undefined> {
+  try {
+    return await store.readInto(blockKey(id), slot.stored, { signal })
+  } catch (error) {
+    if (isDroverError(error, 'UNSAFE_PATH', 'TARGET_FORBIDDEN')) {
+      return `cannot be read: ${error.message}`
+    }
+    throw error
+  }
 }
 
 /**

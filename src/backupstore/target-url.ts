@@ -99,10 +99,8 @@ function split(text: string): Parts {
   const [base = '', ...rest] = text.split('?')
   const found = /^([a-z][a-z0-9+.-]*):\/\/([^/]*)(\/.*)?$/i.exec(base)
   if (!found) throw invalid(text, EXAMPLES)
-  const query = rest
-    .join('?')
-    .split('&')
-    .filter((pair) => pair !== '')
+  const query = rest.length > 0 ? rest.join('?').split('&') : []
+  if (query.includes('')) throw invalid(text, 'the query after "?" has an empty part')
   return {
     scheme: (found[1] ?? '').toLowerCase(),
     base,

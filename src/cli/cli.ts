@@ -4,7 +4,7 @@ import { Command, CommanderError } from 'commander'
 import { DroverError, interrupted } from '../lib/errors.ts'
 import { defineBackup } from './backup.ts'
 import type { Context } from './context.ts'
-import { print } from './context.ts'
+import { jsonText, print } from './context.ts'
 import { defineDelete } from './delete.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { printable } from './format.ts'
@@ -85,10 +85,10 @@ async function fail(
   if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done // help, version
   const known = asDroverError(error)
   const { code, message, details } = known
-  if (json)
-    await print(process.stdout, `${JSON.stringify({ error: { code, message, details } })}\n`)
+  if (json) await print(process.stdout, `${jsonText({ error: { code, message, details } })}\n`)
   await print(process.stderr, `drover: ${code}: ${printable(message)}\n`)
-  if (debug) await print(process.stderr, `${stackOf(known)}\n`)
+  const stack = stackOf(known).split('\n').map(printable).join('\n')
+  if (debug) await print(process.stderr, `${stack}\n`)
   return exitCodeOf(code)
 }
 

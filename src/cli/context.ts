@@ -2,6 +2,7 @@
 import type { Command } from 'commander'
 import type { RunOptions } from '../app.ts'
 import { EXIT } from './exit-codes.ts'
+import { printable } from './format.ts'
 import type { Progress } from './progress.ts'
 import { openProgress } from './progress.ts'
 
@@ -45,10 +46,13 @@ export async function answer(
   } finally {
     progress.end()
   }
-  const text = options.json ? JSON.stringify(result.document) : result.lines.join('\n')
+  const text = options.json ? jsonText(result.document) : result.lines.join('\n')
   await print(process.stdout, text === '' ? '' : `${text}\n`)
   context.answered = { exitCode: result.exitCode ?? EXIT.done }
 }
+
+/** JSON that is safe on a terminal, too: what JSON leaves as it is is escaped. */
+export const jsonText = (document: object): string => printable(JSON.stringify(document))
 
 /** Settles when the text is out: an exit before that would cut it off in a pipe. */
 export function print(stream: NodeJS.WriteStream, text: string): Promise<void> {

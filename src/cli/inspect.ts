@@ -38,7 +38,7 @@ Examples:
 function documentOf(from: BackupUrl, backup: Backup) {
   const distinct = new BlockTable()
   for (let entry = 0; entry < backup.blocks.length; entry++) {
-    distinct.set(backup.blocks.idAt(entry), 0)
+    distinct.setEntry(backup.blocks, entry, 0)
   }
   const total = blockCount(backup.sizeBytes)
   return {

@@ -1,6 +1,6 @@
 /** What the pool and its threads say to each other. */
 import type { BlockId, Checksum } from '../backupstore/block.ts'
-import type { Compression } from '../backupstore/codec.ts'
+import type { Compression, Strictness } from '../backupstore/codec.ts'
 import type { DecodeResult } from '../backupstore/compute.ts'
 
 export type Task =
@@ -17,6 +17,7 @@ export type Task =
       readonly storedLength: number
       readonly length: number
       readonly id: BlockId
+      readonly strictness: Strictness
     }
   // the file hash lives in one thread, which takes these in order
   | { readonly kind: 'hash-start' }

@@ -43,8 +43,8 @@ export function openCompute(options: ComputeOptions): Compute {
       onBlocks<'identify'>({ kind: 'identify', slot: index, length }),
     encode: ({ index }, length, compression) =>
       onBlocks<'encode'>({ kind: 'encode', slot: index, length, compression }),
-    decode: ({ index }, storedLength, length, id) =>
-      onBlocks<'decode'>({ kind: 'decode', slot: index, storedLength, length, id }),
+    decode: ({ index }, storedLength, block) =>
+      onBlocks<'decode'>({ kind: 'decode', slot: index, storedLength, ...block }),
     openFileHash: (signal) => inOrder(hashThread, signal),
     async close() {
       await Promise.all([hashThread, ...blockThreads].map((thread) => thread.close()))

@@ -72,7 +72,8 @@ function run(task: Task): Answers[Task['kind']] {
 }
 
 function decode({ raw, stored }: Slot, task: Task & { kind: 'decode' }): DecodeResult {
-  const result = decodeBlock(stored.subarray(0, task.storedLength), task.length, task.id)
+  const { storedLength, length, id, strictness } = task
+  const result = decodeBlock(stored.subarray(0, storedLength), length, id, strictness)
   if (!result.ok) return result
   result.bytes.copy(raw)
   return { ok: true, stored: result.stored }

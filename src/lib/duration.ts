@@ -29,14 +29,13 @@ export function parseDuration(text: string, what: string): number {
   return Math.round(ms)
 }
 
-/** `90500` → `1m30.5s`; short and exact enough for a person. */
+/** `90500` → `1m31s`; short, and exact enough for a person. */
 export function formatDuration(ms: number): string {
-  const seconds = ms / 1000
-  if (seconds < 60) return `${round(seconds)}s`
-  if (seconds < 3600) return `${Math.floor(seconds / 60)}m${round(seconds % 60, 0)}s`
-  return `${Math.floor(seconds / 3600)}h${Math.floor((seconds % 3600) / 60)}m`
-}
-
-function round(value: number, digits = value < 10 ? 2 : 1): string {
-  return String(Number(value.toFixed(digits)))
+  const tenths = Math.round(ms / 100)
+  if (ms < 9_995) return `${Number((ms / 1000).toFixed(2))}s`
+  if (tenths < 600) return `${tenths / 10}s`
+  const seconds = Math.round(ms / 1000)
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}m${seconds % 60}s`
+  const minutes = Math.round(ms / 60_000)
+  return `${Math.floor(minutes / 60)}h${minutes % 60}m`
 }

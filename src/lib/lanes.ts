@@ -20,9 +20,9 @@ export async function runLanes<Lane, Item>(
 
   const run = async (lane: Lane): Promise<void> => {
     while (!joined.aborted) {
-      const next = items.next()
-      if (next.done) return
       try {
+        const next = items.next()
+        if (next.done) return
         await work(next.value, lane, joined)
       } catch (error) {
         failure ??= { error }
@@ -37,6 +37,7 @@ export async function runLanes<Lane, Item>(
 
 /** Waits for `promise`, but no longer than until `signal` is aborted. */
 export function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  promise.catch(() => undefined) // its failure is nobody's any more once the signal is aborted
   if (signal.aborted) return Promise.reject(abortReason(signal))
   return new Promise<T>((resolve, reject) => {
     const onAbort = () => reject(abortReason(signal))

@@ -88,9 +88,9 @@ async function referencedBlocks(
       )
     }
     const found = await readBackup(store, name, signal).catch((error: unknown) => {
-      if (!isDroverError(error, 'CONFIG_INVALID')) throw error
+      if (!isDroverError(error, 'CONFIG_INVALID', 'UNSAFE_PATH')) throw error
       throw new DroverError(
-        'CONFIG_INVALID',
+        error.code,
         `no block is removed, because ${error.message}, and it might refer to some`,
         { details: error.details, cause: error },
       )
@@ -107,7 +107,7 @@ async function referencedBlocks(
       )
     }
     for (let entry = 0; entry < backup.blocks.length; entry++) {
-      referenced.set(backup.blocks.idAt(entry), 0)
+      referenced.setEntry(backup.blocks, entry, 0)
     }
   }
   return referenced
@@ -121,9 +121,9 @@ async function findVictims(
   let kept = 0
   let tooYoung = 0
   for await (const page of store.list(BLOCKS_PREFIX, { signal })) {
-    for (const { key, sizeBytes, modifiedAtMs } of page) {
+    for (const { key, sizeBytes, modifiedAtMs, notPlain } of page) {
       const id = idOfBlockKey(key)
-      if (id === undefined) continue // not a block: not ours to judge
+      if (id === undefined || notPlain) continue // not a block: not ours to judge
       const free = !referenced.has(id) && (among === undefined || among.has(id))
       const old = lock.serverNowMs() - modifiedAtMs >= minAgeMs
       if (free && old) victims.set(id, sizeBytes)

@@ -6,7 +6,8 @@ import type { StoredBackup } from '../backupstore/catalog.ts'
 import { listConfigs, readBackup } from '../backupstore/catalog.ts'
 import { CONFIGS_PREFIX, configKey } from '../backupstore/layout.ts'
 import type { Lock } from '../backupstore/lock.ts'
-import { LOCK_EXPIRY_MS, openLock } from '../backupstore/lock.ts'
+import { openLock } from '../backupstore/lock.ts'
+import { LOCK_EXPIRY_MS } from '../backupstore/lock-file.ts'
 import type { ObjectInfo, PruneStore } from '../backupstore/object-store.ts'
 import type { Observer } from '../backupstore/observer.ts'
 import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
@@ -120,6 +121,13 @@ const notFound = (name: string) =>
     details: { name },
   })
 
+const KEEPS_BLOCKS = [
+  'CONFIG_INVALID',
+  'UNSAFE_PATH',
+  'BACKUP_IN_PROGRESS',
+  'STORE_CHANGED',
+] as const
+
 /** The backup is gone by now: what keeps its blocks from being collected is told, not thrown. */
 async function collect(
   found: StoredBackup | undefined,
@@ -129,12 +137,12 @@ async function collect(
   if (!found) return { collected: nothing, blocksKept: 'its config could not be read' }
   const { blocks } = found.backup
   const among = new BlockTable(blocks.length)
-  for (let entry = 0; entry < blocks.length; entry++) among.set(blocks.idAt(entry), 0)
+  for (let entry = 0; entry < blocks.length; entry++) among.setEntry(blocks, entry, 0)
   if (among.size === 0) return { collected: nothing, blocksKept: null }
   try {
     return { collected: await collectBlocks({ ...options, among }), blocksKept: null }
   } catch (error) {
-    if (!isDroverError(error, 'CONFIG_INVALID', 'BACKUP_IN_PROGRESS', 'STORE_CHANGED')) throw error
+    if (!isDroverError(error, ...KEEPS_BLOCKS)) throw error
     return { collected: nothing, blocksKept: error.message }
   }
 }

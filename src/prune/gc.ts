@@ -13,7 +13,8 @@ import {
   runOfStagingKey,
 } from '../backupstore/layout.ts'
 import type { Lock } from '../backupstore/lock.ts'
-import { LOCK_EXPIRY_MS, openLock } from '../backupstore/lock.ts'
+import { openLock } from '../backupstore/lock.ts'
+import { LOCK_EXPIRY_MS } from '../backupstore/lock-file.ts'
 import { isReadableName } from '../backupstore/names.ts'
 import type { ObjectInfo, PruneStore } from '../backupstore/object-store.ts'
 import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
@@ -123,7 +124,7 @@ async function sweepPlaceholders(sweep: Sweep): Promise<string[]> {
     const name = nameOfConfigKey(key) ?? ''
     if (!isReadableName(name)) continue
     const found = await readBackup(store, name, signal).catch((error: unknown) => {
-      if (isDroverError(error, 'CONFIG_INVALID')) return undefined // collecting will say so
+      if (isDroverError(error, 'CONFIG_INVALID', 'UNSAFE_PATH')) return undefined // collecting says so
       throw error
     })
     if (!found || found.backup.completedAt !== '') continue

@@ -6,25 +6,20 @@
  * under the lock; a good one needs none.
  */
 import pLimit from 'p-limit'
-import type { Clock } from '../lib/clock.ts'
 import { DroverError } from '../lib/errors.ts'
 import { orAborted, runLanes } from '../lib/lanes.ts'
-import type { BlockId, Checksum } from '../backupstore/block.ts'
-import { BLOCK_BYTES, blockLength } from '../backupstore/block.ts'
+import type { Checksum } from '../backupstore/block.ts'
 import type { BlockMap } from '../backupstore/block-map.ts'
 import type { StoredBackup } from '../backupstore/catalog.ts'
-import type { BlockCompute } from '../backupstore/compute.ts'
 import type { Backup } from '../backupstore/config.ts'
-import { configKey } from '../backupstore/layout.ts'
-import type { Lock } from '../backupstore/lock.ts'
-import type { ReadStore } from '../backupstore/object-store.ts'
-import type { Observer } from '../backupstore/observer.ts'
 import { piecesOf } from '../backupstore/pieces.ts'
 import { listPool } from '../backupstore/pool.ts'
-import type { BlockState } from '../backupstore/read-block.ts'
-import { readBlock, underLock } from '../backupstore/read-block.ts'
+import type { BlockReader } from '../backupstore/read-block.ts'
+import { readBlock } from '../backupstore/read-block.ts'
 import { requireBackup } from '../backupstore/require-backup.ts'
 import type { BackupUrl } from '../backupstore/target-url.ts'
+import type { Bad, BadBlock, Suspects, VerifyTools } from './look-again.ts'
+import { confirm, none } from './look-again.ts'
 
 export const VERIFY_LEVELS = ['config', 'exists', 'full'] as const
 export type VerifyLevel = (typeof VERIFY_LEVELS)[number]
@@ -37,21 +32,6 @@ export interface VerifyRequest {
   readonly level: VerifyLevel
   /** Blocks read and decoded at once. */
   readonly concurrentLimit: number
-}
-
-export interface VerifyTools {
-  readonly store: ReadStore
-  readonly compute: BlockCompute
-  readonly clock: Clock
-  readonly lock: Lock | undefined
-  readonly signal: AbortSignal
-  readonly observer: Observer
-}
-
-export interface BadBlock {
-  readonly id: BlockId
-  /** Where the block stands in the image. */
-  readonly offsets: readonly number[]
 }
 
 export interface VerifySummary {
@@ -108,11 +88,6 @@ interface Result {
   readonly checksum: Checksum | undefined
 }
 
-interface Bad {
-  readonly missing: BadBlock[]
-  readonly corrupt: Array<BadBlock & { reason: string }>
-}
-
 async function check(
   found: StoredBackup,
   { level, concurrentLimit }: VerifyRequest,
@@ -149,11 +124,6 @@ async function check(
   }
 }
 
-const none = (): Bad => ({ missing: [], corrupt: [] })
-
-/** Bad blocks are few; a store with nothing but bad ones still fits. */
-type Suspects = Map<BlockId, Exclude<BlockState, { state: 'good' }>>
-
 async function findMissing(
   blocks: BlockMap,
   { store, signal, observer }: VerifyTools,
@@ -162,8 +132,7 @@ async function findMissing(
   const pool = await listPool(store, signal)
   const missing: Suspects = new Map()
   for (let entry = 0; entry < blocks.length; entry++) {
-    const id = blocks.idAt(entry)
-    if (!pool.has(id)) missing.set(id, { state: 'missing' })
+    if (!pool.hasEntry(blocks, entry)) missing.set(blocks.idAt(entry), { state: 'missing' })
   }
   return missing
 }
@@ -186,7 +155,7 @@ async function readAll(
       if (suspects.size === 0) throw error
     }
   }
-  const reader = { store, compute, lock }
+  const reader: BlockReader = { store, compute, strictness: 'frame', lock }
   const limit = pLimit(concurrentLimit)
   await runLanes(compute.slots, piecesOf(backup), signal, async (piece, slot, laneSignal) => {
     if (piece.kind === 'zeros') {
@@ -204,47 +173,4 @@ async function readAll(
     observer.advance(piece.length)
   })
   return { suspects, checksum: suspects.size === 0 ? await hash.digest() : undefined }
-}
-
-/**
- * The second look: each suspect is read again under the lock, and the config must still be the
- * one that was verified.
- */
-async function confirm(found: StoredBackup, suspects: Suspects, tools: VerifyTools): Promise<Bad> {
-  const { store, compute, lock, signal, observer } = tools
-  const { blocks, sizeBytes, name } = found.backup
-  observer.phase('looking again under the lock')
-  await underLock(lock)
-  const info = await store.stat(configKey(name), { signal })
-  if (info?.version !== found.info.version) {
-    throw new DroverError('STORE_CHANGED', `${name} was changed or deleted while it was verified`, {
-      details: { name },
-      retryable: true,
-    })
-  }
-  const offsets = offsetsOf(blocks, suspects)
-  const bad = none()
-  await runLanes(compute.slots, suspects.keys(), signal, async (id, slot, laneSignal) => {
-    const at = offsets.get(id) ?? []
-    const length = blockLength(sizeBytes, (at[0] ?? 0) / BLOCK_BYTES)
-    const state = await readBlock({ store, compute, lock }, id, length, slot, laneSignal)
-    if (state.state === 'missing') bad.missing.push({ id, offsets: at })
-    if (state.state === 'corrupt') bad.corrupt.push({ id, offsets: at, reason: state.reason })
-  })
-  const byOffset = (a: BadBlock, b: BadBlock) => (a.offsets[0] ?? 0) - (b.offsets[0] ?? 0)
-  bad.missing.sort(byOffset)
-  bad.corrupt.sort(byOffset)
-  return bad
-}
-
-function offsetsOf(blocks: BlockMap, suspects: Suspects): Map<BlockId, number[]> {
-  const offsets = new Map<BlockId, number[]>()
-  for (let entry = 0; entry < blocks.length; entry++) {
-    const id = blocks.idAt(entry)
-    if (!suspects.has(id)) continue
-    const at = offsets.get(id)
-    if (at) at.push(blocks.offsetAt(entry))
-    else offsets.set(id, [blocks.offsetAt(entry)])
-  }
-  return offsets
 }

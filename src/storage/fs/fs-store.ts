@@ -5,7 +5,7 @@
 import type { BigIntStats } from 'node:fs'
 import { lstat, readdir, unlink } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import { flushFolder } from '../../lib/flush-folder.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
@@ -105,18 +105,18 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
       if (isAbsent(error)) return [] // removed since
       throw error
     })
-    // links, pipes and the like are no objects
-    const keys = entries.filter((entry) => entry.isFile()).map(({ name }) => `${prefix}${name}`)
-    const files = await Promise.all(keys.map((key) => statFile(join(root.path, key), key)))
+    const found = entries.filter((entry) => !entry.isDirectory())
+    const files = await Promise.all(found.map(({ name }) => statFile(path, `${prefix}${name}`)))
     return {
       files: files.filter((info) => info !== undefined),
       below: entries.filter((entry) => entry.isDirectory()).map(({ name }) => `${prefix}${name}/`),
     }
   }
 
-  const statFile = async (path: string, key: Key): Promise<ObjectInfo | undefined> => {
+  const statFile = async (folder: string, key: Key): Promise<ObjectInfo | undefined> => {
     try {
-      return infoOf(key, await lstat(path, { bigint: true }))
+      const stats = await lstat(join(folder, basename(key)), { bigint: true })
+      return stats.isFile() ? infoOf(key, stats) : { ...infoOf(key, stats), notPlain: true }
     } catch (error) {
       if (isAbsent(error)) return undefined
       throw error

@@ -1,0 +1,113 @@
+/**
+ * Speed, as ratios to the time that hashing the same file takes: `npm run bench`. Each case and the
+ * reference run in turn (A B A B), because machines drift; medians are what to quote.
+ *
+ *   npm run bench -- [--runs N] [--json] [--only TEXT] [--image FILE] [--no-others]
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { availableParallelism, cpus, release, tmpdir, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { Case, Places } from './cases.ts'
+import { droverCases, otherCases, reference, versionOf } from './cases.ts'
+import { benchImage } from './image.ts'
+import type { Spread } from './measure.ts'
+import { measure, spreadOf } from './measure.ts'
+
+const { values } = parseArgs({
+  options: {
+    runs: { type: 'string', default: '5' },
+    json: { type: 'boolean', default: false },
+    only: { type: 'string', default: '' },
+    image: { type: 'string' },
+    'no-others': { type: 'boolean', default: false },
+  },
+})
+const runs = Number(values.runs)
+if (!Number.isInteger(runs) || runs < 1) throw new Error('--runs expects a number from 1')
+
+interface Row {
+  readonly name: string
+  readonly goal: number | null
+  readonly wallSeconds: Spread
+  /** Case by reference, pair by pair. */
+  readonly ratio: Spread
+  readonly cpuSeconds: number
+  readonly peakMiB: number
+}
+
+const work = mkdtempSync(join(tmpdir(), 'drover-bench-'))
+process.on('exit', () => rmSync(work, { recursive: true, force: true }))
+process.on('SIGINT', () => process.exit(130))
+const say = (text: string) => void process.stderr.write(`${text}\n`)
+
+say('making the image, if it is not there')
+const image = values.image ?? benchImage(join(tmpdir(), 'drover-bench-image'))
+const places: Places = { image, work }
+say('filling a store')
+const cases = [...droverCases(places), ...(values['no-others'] ? [] : otherCases(places))].filter(
+  ({ name }) => name.includes(values.only),
+)
+const rows: Row[] = []
+for (const each of cases) rows.push(await run(each))
+
+const about = {
+  date: new Date().toISOString().slice(0, 10),
+  processor: `${cpus()[0]?.model.trim() ?? 'unknown'}, ${availableParallelism()} available`,
+  memoryGiB: Math.round(totalmem() / 1024 ** 3),
+  kernel: release(),
+  node: process.version,
+  openssl: versionOf('openssl', 'version') ?? 'unknown',
+  others: ['restic', 'borg', 'casync']
+    .map((tool) => versionOf(tool, tool === 'restic' ? 'version' : '--version'))
+    .filter(Boolean),
+  commit: execFileSync('git', ['describe', '--always', '--dirty']).toString().trim(),
+  runs,
+}
+process.stdout.write(values.json ? `${JSON.stringify({ about, rows })}\n` : describe())
+
+async function run({ name, goal, prepare, command }: Case): Promise<Row> {
+  const walls: number[] = []
+  const ratios: number[] = []
+  const cpu: number[] = []
+  const peaks: number[] = []
+  for (let at = -1; at < runs; at++) {
+    const base = await measure(reference(places))
+    prepare()
+    // what the preparation left for the disk is not charged to the run
+    execFileSync('sync')
+    const figures = await measure(command)
+    if (at < 0) continue // warms the page cache
+    walls.push(figures.wallSeconds)
+    ratios.push(figures.wallSeconds / base.wallSeconds)
+    cpu.push(figures.userSeconds + figures.systemSeconds)
+    peaks.push(figures.peakMiB)
+  }
+  const row: Row = {
+    name,
+    goal: goal ?? null,
+    wallSeconds: spreadOf(walls),
+    ratio: spreadOf(ratios),
+    cpuSeconds: spreadOf(cpu).median,
+    peakMiB: Math.max(...peaks),
+  }
+  say(`${name}: ${row.ratio.median.toFixed(2)}×`)
+  return row
+}
+
+function describe(): string {
+  const cells = rows.map(({ name, goal, wallSeconds, ratio, cpuSeconds, peakMiB }) => [
+    name,
+    goal === null ? '' : `≤ ${goal}×`,
+    `${ratio.median.toFixed(2)}×`,
+    `${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)}`,
+    `${wallSeconds.median.toFixed(2)} s`,
+    `${cpuSeconds.toFixed(2)} s`,
+    `${peakMiB.toFixed(0)} MiB`,
+  ])
+  const head = ['', 'goal', 'ratio', 'spread', 'wall', 'cpu', 'peak memory']
+  const line = (row: readonly string[]) => `| ${row.join(' | ')} |\n`
+  const facts = Object.entries(about).map(([key, value]) => `${key}: ${String(value)}`)
+  return `${facts.join('\n')}\n\n${line(head)}${line(head.map(() => '---'))}${cells.map(line).join('')}`
+}
