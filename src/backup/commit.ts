@@ -1,6 +1,6 @@
 /** The last step of a backup: its config, in one step, or nothing. */
 import { DroverError } from '../lib/errors.ts'
-import type { Compression } from '../backupstore/codec.ts'
+import type { Compression } from '../backupstore/compression.ts'
 import type { Backup } from '../backupstore/config.ts'
 import { configTime, serializeConfig } from '../backupstore/config.ts'
 import { configKey } from '../backupstore/layout.ts'

@@ -1,7 +1,7 @@
 /** What is asked of a backup, what it works with, and what it answers. */
 import type { Clock } from '../lib/clock.ts'
 import type { Checksum } from '../backupstore/block.ts'
-import type { Compression } from '../backupstore/codec.ts'
+import type { Compression } from '../backupstore/compression.ts'
 import type { BlockCompute } from '../backupstore/compute.ts'
 import type { RunId } from '../backupstore/layout.ts'
 import type { BackupName } from '../backupstore/names.ts'

@@ -11,27 +11,9 @@ import { compressFrameSync } from 'lz4-napi'
 import { systemCode } from '../lib/errors.ts'
 import type { BlockId, Checksum } from './block.ts'
 import { BLOCK_ID_BYTES } from './block.ts'
-import { decodeLz4Frame, isLz4Frame } from './lz4-frame.ts'
-
-export const COMPRESSIONS = ['lz4', 'gzip', 'none'] as const
-export type Compression = (typeof COMPRESSIONS)[number]
-
-/**
- * Longhorn falls back between lz4 and gzip when it reads, but not between those and raw bytes.
- * So raw and framed blocks may not meet in one config.
- */
-export type Family = 'framed' | 'raw'
-export const familyOf = (compression: Compression): Family =>
-  compression === 'none' ? 'raw' : 'framed'
-
-/** What the first bytes of a stored object look like. */
-export function looksLike(head: Buffer): Compression {
-  if (isLz4Frame(head)) return 'lz4'
-  return head[0] === 0x1f && head[1] === 0x8b ? 'gzip' : 'none'
-}
-
-/** Bytes of the head of a stored object that `looksLike` needs. */
-export const HEAD_BYTES = 4
+import type { Compression, Strictness } from './compression.ts'
+import { looksLike } from './compression.ts'
+import { decodeLz4Frame } from './lz4-frame.ts'
 
 export const blockIdOf = (bytes: Uint8Array): BlockId =>
   createHash('sha512')
@@ -57,12 +39,6 @@ export function encodeBlock(bytes: Buffer, compression: Compression): Buffer {
 export type Decoded =
   | { readonly ok: true; readonly bytes: Buffer; readonly stored: Compression }
   | { readonly ok: false; readonly reason: string }
-
-/**
- * How much of a stored block must be right: its bytes, or also the checksums of its frame, which
- * Longhorn's reader checks and a restore can do without.
- */
-export type Strictness = 'bytes' | 'frame'
 
 /**
  * The bytes of a stored block, proven by its id. Never allocates more than `expectedBytes` for

@@ -3,7 +3,7 @@
  * event loop. `compute/` implements it with threads.
  */
 import type { BlockId, Checksum } from './block.ts'
-import type { Compression, Strictness } from './codec.ts'
+import type { Compression, Strictness } from './compression.ts'
 
 /**
  * A pair of buffers that one lane works with; memory that threads share. `raw` holds a block,

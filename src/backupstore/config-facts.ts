@@ -1,7 +1,7 @@
 /** The members of a config but its blocks: each one checked, and an error that names it. */
 import type { Checksum } from './block.ts'
 import { MAX_IMAGE_BYTES, isChecksum } from './block.ts'
-import type { Compression } from './codec.ts'
+import type { Compression } from './compression.ts'
 import { shown } from './json-members.ts'
 import type { BackupName } from './names.ts'
 

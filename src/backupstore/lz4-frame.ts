@@ -5,16 +5,11 @@
  */
 import { decompressFrameSync, uncompressSync } from 'lz4-napi'
 
-export const LZ4_MAGIC = 0x184d2204
-
 const FLAG_BLOCK_CHECKSUM = 0x10
 const FLAG_CONTENT_SIZE = 0x08
 const FLAG_CONTENT_CHECKSUM = 0x04
 const FLAG_DICTIONARY = 0x01
 const UNCOMPRESSED_BIT = 0x80000000
-
-export const isLz4Frame = (bytes: Buffer): boolean =>
-  bytes.length >= 4 && bytes.readUInt32LE(0) === LZ4_MAGIC
 
 interface DataBlock {
   /** Where its four length bytes are. */

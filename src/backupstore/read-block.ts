@@ -1,7 +1,7 @@
 /** Reading one block of a store, proven by its id; and what is said when it cannot be. */
 import { DroverError, isDroverError } from '../lib/errors.ts'
 import type { BlockId } from './block.ts'
-import type { Strictness } from './codec.ts'
+import type { Strictness } from './compression.ts'
 import type { BlockCompute, Slot } from './compute.ts'
 import { blockKey } from './layout.ts'
 import type { Lock } from './lock.ts'

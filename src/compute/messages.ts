@@ -1,6 +1,6 @@
 /** What the pool and its threads say to each other. */
 import type { BlockId, Checksum } from '../backupstore/block.ts'
-import type { Compression, Strictness } from '../backupstore/codec.ts'
+import type { Compression, Strictness } from '../backupstore/compression.ts'
 import type { DecodeResult } from '../backupstore/compute.ts'
 
 export type Task =

@@ -5,7 +5,7 @@ import { familiesInPool, planCommit, planCompression } from '../../../src/backup
 import type { BlockId, Checksum } from '../../../src/backupstore/block.ts'
 import { BLOCK_BYTES } from '../../../src/backupstore/block.ts'
 import { BlockTable } from '../../../src/backupstore/block-table.ts'
-import type { Compression, Family } from '../../../src/backupstore/codec.ts'
+import type { Compression, Family } from '../../../src/backupstore/compression.ts'
 import type { Backup } from '../../../src/backupstore/config.ts'
 import { blockKey } from '../../../src/backupstore/layout.ts'
 import type { BackupName } from '../../../src/backupstore/names.ts'

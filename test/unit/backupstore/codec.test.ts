@@ -8,16 +8,9 @@ import { gzipSync } from 'node:zlib'
 import * as fc from 'fast-check'
 import type { BlockId } from '../../../src/backupstore/block.ts'
 import { BLOCK_BYTES, MAX_STORED_BLOCK_BYTES } from '../../../src/backupstore/block.ts'
-import type { Compression } from '../../../src/backupstore/codec.ts'
-import {
-  COMPRESSIONS,
-  blockIdOf,
-  checksumOf,
-  decodeBlock,
-  encodeBlock,
-  familyOf,
-  looksLike,
-} from '../../../src/backupstore/codec.ts'
+import type { Compression } from '../../../src/backupstore/compression.ts'
+import { COMPRESSIONS, familyOf, looksLike } from '../../../src/backupstore/compression.ts'
+import { blockIdOf, checksumOf, decodeBlock, encodeBlock } from '../../../src/backupstore/codec.ts'
 import { noise, text } from '../../helpers/images.ts'
 import { frameOf, zerosBlock } from '../../helpers/lz4-frames.ts'
 import type { Memory } from '../../helpers/measure.ts'
