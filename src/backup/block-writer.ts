@@ -185,8 +185,9 @@ export class BlockWriter {
   /** For a block that somebody else stored since the pool was listed. */
   async #requireFamilyOfExisting(key: Key, length: number, family: Family): Promise<void> {
     const info = await this.#options.store.stat(key)
-    if (!info)
+    if (!info) {
       throw new DroverError('STORE_CHANGED', `${key} came and went while the lock was held`)
+    }
     await this.#requireFamily(key, info.sizeBytes, length, family)
   }
 

@@ -156,6 +156,8 @@ export function openLock(options: LockOptions): Lock {
         // gone means that somebody took it for expired
         if (!(await store.stat(key, { signal }))) return lose('somebody removed it')
         if (signal.aborted) return
+        // frozen for too long: others may work already, and must not see our lock young again
+        if (ageMs() > LOCK_EXPIRY_MS) return lose('it expired')
         await write(true)
         if (clock.monotonicMs() - before > LOCK_EXPIRY_MS) return lose('it was refreshed too late')
         pause = REFRESH_MS
