@@ -6,11 +6,13 @@ import type { Lock } from './backupstore/lock.ts'
 import { openLock } from './backupstore/lock.ts'
 import type { ObjectStore } from './backupstore/object-store.ts'
 import type { Observer } from './backupstore/observer.ts'
+import { CANNOT_LOCK } from './backupstore/read-block.ts'
 import type { TargetUrl } from './backupstore/target-url.ts'
 import type { Compute } from './compute/pool.ts'
 import { openCompute } from './compute/pool.ts'
 import type { Clock } from './lib/clock.ts'
 import { systemClock } from './lib/clock.ts'
+import { isDroverError } from './lib/errors.ts'
 import { withReleasers } from './lib/releasers.ts'
 import { openStore } from './storage/open-store.ts'
 
@@ -18,6 +20,8 @@ export const DEFAULT_CONCURRENCY = 2
 export const MAX_CONCURRENCY = 32
 export const DEFAULT_LOCK_TIMEOUT_MS = 5 * 60_000
 export const DEFAULT_MIN_AGE_MS = 60 * 60_000
+
+const WITHOUT_LOCK = 'a deletion at work in this store could make a good backup look bad'
 
 /** Blocks that wait for the file's hash or a disk while others are worked on. */
 const LANES_AHEAD = 6
@@ -44,7 +48,12 @@ export function withStore<T>(
   return withReleasers(async (own) => {
     const run = randomBytes(8).toString('hex') as RunId
     const store = await openStore(target, run)
-    own.add(() => store.close())
+    own.add(() =>
+      store.close().catch((error: unknown) => {
+        // the work is done or failed by now, and this changes nothing about it; gc tidies later
+        observer.warn(`tidying up the target failed: ${String(error)}`)
+      }),
+    )
     return work({ run, store, clock: systemClock, signal, observer })
   })
 }
@@ -77,9 +86,7 @@ export function withReaderLock<T>(
 ): Promise<T> {
   return withReleasers(async (own) => {
     if (noLock) {
-      observer.warn(
-        'no lock is taken: a deletion at work in this store could make a good backup look bad',
-      )
+      observer.warn(`no lock is taken: ${WITHOUT_LOCK}`)
       return work(undefined)
     }
     const lock = openLock({
@@ -92,6 +99,11 @@ export function withReaderLock<T>(
       onEvent: (event) => observer.lock(event),
     })
     own.add(() => lock.release())
+    lock.acquired.catch((error: unknown) => {
+      if (isDroverError(error, ...CANNOT_LOCK)) {
+        observer.warn(`no lock can be taken (${error.message}): ${WITHOUT_LOCK}`)
+      }
+    })
     return work(lock)
   })
 }

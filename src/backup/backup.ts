@@ -10,9 +10,10 @@
  * Where nothing may be written before all ids are known (the name exists already, or blocks are to
  * be stored uncompressed), the pass only finds ids, and what is missing is read again.
  */
-import { DroverError } from '../lib/errors.ts'
+import { DroverError, interrupted } from '../lib/errors.ts'
 import { withReleasers } from '../lib/releasers.ts'
 import type { Checksum } from '../backupstore/block.ts'
+import { MAX_IMAGE_BYTES } from '../backupstore/block.ts'
 import type { BlockTable } from '../backupstore/block-table.ts'
 import type { Compression } from '../backupstore/compression.ts'
 import { configTime } from '../backupstore/config.ts'
@@ -24,12 +25,13 @@ import { listPool } from '../backupstore/pool.ts'
 import { backupUrl } from '../backupstore/target-url.ts'
 import type { ImageSource } from '../image/source.ts'
 import { openImageSource } from '../image/source.ts'
-import { BlockWriter, storedFamily } from './block-writer.ts'
+import { BlockWriter } from './block-writer.ts'
+import { familiesInPool, planCompression } from './codec-family.ts'
 import { commit } from './commit.ts'
 import type { Seen } from './existing.ts'
 import { firstLook, look } from './existing.ts'
 import type { Content } from './plan.ts'
-import { familiesInPool, planCommit, planCompression, refuseEarly } from './plan.ts'
+import { planCommit, refuseEarly } from './plan.ts'
 import type { BackupRequest, BackupSummary, BackupTools } from './request.ts'
 import { scanImage } from './scan.ts'
 
@@ -48,7 +50,12 @@ export async function backupImage(
   return withReleasers(async (own) => {
     const source = await openImageSource(request.file)
     own.add(() => source.close())
-    warnOfSize(source, tools)
+    checkSize(source, tools)
+    const stop = new AbortController()
+    const listings: Promise<unknown>[] = []
+    // released last: nothing of this run goes on when it is over
+    own.add(() => Promise.allSettled(listings))
+    own.add(() => stop.abort(interrupted()))
     const lock = openLock({
       store,
       type: 'shared',
@@ -59,7 +66,6 @@ export async function backupImage(
       onEvent: (event) => observer.lock(event),
     })
     own.add(() => lock.release())
-    const stop = new AbortController()
     const signal = AbortSignal.any([tools.signal, lock.signal, stop.signal])
 
     const seen = await firstLook(store, request.name)
@@ -69,13 +75,13 @@ export async function backupImage(
     const compression = heals ? seen.backup.compression : request.compression
     const writeLater = heals || compression === 'none'
 
-    const hint = listPool(store, signal)
-    hint.catch(() => undefined) // awaited where it is needed, if it is
-    const pool = poolUnderLock(request, tools, { lock, seen, source, signal })
+    const pool = started(poolUnderLock(request, tools, { lock, seen, source, signal }), listings)
     // without the lock there will be no backup: do not read on for nothing
     pool.catch((error: unknown) => stop.abort(error))
-    const area = await store.openStaging?.()
-    const writer = new BlockWriter({ store, compute, source, lock, signal, hint, pool }, area)
+    const writer = await BlockWriter.open(
+      { store, compute, source, lock, signal, pool },
+      started(listPool(store, signal), listings),
+    )
     own.add(() => writer.close())
 
     observer.phase('backing up', source.sizeBytes)
@@ -93,7 +99,11 @@ export async function backupImage(
     await source.checkUnchanged()
 
     observer.phase('waiting for the lock')
-    await pool
+    if ((await pool).size === 0 && seen.kind === 'none') {
+      observer.note(
+        `the target held no block before: a new store is begun in ${request.target.text}`,
+      )
+    }
     observer.phase('writing')
     const prepared: Prepared = { request, tools, content, compression, seen, lock, writer }
     const used = writeLater
@@ -120,6 +130,13 @@ export async function backupImage(
       outcome,
     }
   })
+}
+
+/** Remembers what goes on, to wait for it in the end; it is awaited where it is needed, if it is. */
+function started<T>(work: Promise<T>, all: Promise<unknown>[]): Promise<T> {
+  work.catch(() => undefined)
+  all.push(work)
+  return work
 }
 
 interface Prepared {
@@ -162,9 +179,7 @@ async function writeNow(
   // judged before anything is written, so that a conflict leaves nothing behind
   const existing = await look(tools.store, request.name, seen, lock)
   planCommit(existing, content, { ...request, compression })
-  const families = await familiesInPool(content, pool, (...stored) =>
-    storedFamily(tools.store, ...stored),
-  )
+  const families = await familiesInPool(tools.store, content, pool)
   const used = planCompression(compression, families)
   if (used !== compression) {
     tools.observer.warn(
@@ -175,7 +190,14 @@ async function writeNow(
   return used
 }
 
-function warnOfSize({ sizeBytes }: ImageSource, { observer }: BackupTools): void {
+function checkSize({ file, sizeBytes }: ImageSource, { observer }: BackupTools): void {
+  if (sizeBytes > MAX_IMAGE_BYTES) {
+    throw new DroverError(
+      'SOURCE_UNREADABLE',
+      `${file} has ${sizeBytes} bytes: expected no more than ${MAX_IMAGE_BYTES}, the largest image a backup can hold`,
+      { details: { file, sizeBytes } },
+    )
+  }
   if (sizeBytes % 512 === 0) return
   observer.warn(
     `the image's size, ${sizeBytes} bytes, is no multiple of 512: Longhorn refuses to make a volume of it`,

@@ -6,23 +6,24 @@
  * What the pool holds is asked twice, by listing: once at the start, as a hint of what need not be
  * compressed, and once under the lock, which decides. What only the hint knew is written again.
  */
-import { webcrypto } from 'node:crypto'
 import { DroverError, throwIfAborted } from '../lib/errors.ts'
 import { runLanes } from '../lib/lanes.ts'
 import type { BlockId } from '../backupstore/block.ts'
 import { BLOCK_BYTES, blockLength } from '../backupstore/block.ts'
 import { BlockMap } from '../backupstore/block-map.ts'
 import { BlockTable } from '../backupstore/block-table.ts'
-import type { Compression, Family } from '../backupstore/compression.ts'
-import { HEAD_BYTES, familyOf, looksLike } from '../backupstore/compression.ts'
+import type { Compression } from '../backupstore/compression.ts'
+import { familyOf } from '../backupstore/compression.ts'
 import type { BlockCompute, Slot } from '../backupstore/compute.ts'
 import type { Key } from '../backupstore/layout.ts'
-import { blockKey, idOfBlockKey } from '../backupstore/layout.ts'
+import { blockKey } from '../backupstore/layout.ts'
 import type { Lock } from '../backupstore/lock.ts'
-import type { Body, ReadStore, StagingArea, WriteStore } from '../backupstore/object-store.ts'
+import type { Body, PutOptions, StagingArea, WriteStore } from '../backupstore/object-store.ts'
 import { bodyOf } from '../backupstore/object-store.ts'
+import { canBeBlock } from '../backupstore/pool.ts'
 import type { ImageSource } from '../image/source.ts'
 import { changed } from '../image/source.ts'
+import { codecConflict, storedFamily } from './codec-family.ts'
 import type { FoundBlock } from './scan.ts'
 
 /** Staged blocks that are flushed and published together: at most 128 MiB that a crash costs. */
@@ -34,8 +35,6 @@ export interface BlockWriterOptions {
   readonly source: ImageSource
   readonly lock: Lock
   readonly signal: AbortSignal
-  /** The pool as it was before the lock. */
-  readonly hint: Promise<BlockTable>
   /** The pool as listed under the lock; settles when the lock is held. */
   readonly pool: Promise<BlockTable>
 }
@@ -49,7 +48,9 @@ export interface Written {
 
 export class BlockWriter {
   readonly #options: BlockWriterOptions
-  readonly #area: StagingArea | undefined
+  #area: StagingArea | undefined
+  /** Let go of once the pool is decided: it may be large. */
+  #hint: Promise<BlockTable> | undefined
   readonly #seen = new BlockTable()
   /** Reused because the hint had them; to be looked up again under the lock. */
   readonly #hinted = new BlockMap()
@@ -60,33 +61,54 @@ export class BlockWriter {
   #blocks = 0
   #bytes = 0
 
-  constructor(options: BlockWriterOptions, area: StagingArea | undefined) {
+  private constructor(options: BlockWriterOptions, hint: Promise<BlockTable>) {
     this.#options = options
-    this.#area = area
+    this.#hint = hint
     // staged blocks are published as soon as they may be, not only when the next one comes
     options.pool.then(
       (pool) => {
         this.#decided = pool
+        this.#hint = undefined
         this.#publish().catch(() => undefined)
       },
       () => undefined,
     )
   }
 
+  /** @param hint the pool as it was before the lock */
+  static async open(options: BlockWriterOptions, hint: Promise<BlockTable>): Promise<BlockWriter> {
+    const writer = new BlockWriter(options, hint)
+    writer.#area = await options.store.openStaging?.((key, sizeBytes) =>
+      canBeBlock(sizeBytes, writer.#staged.get(key)?.length ?? 0),
+    )
+    return writer
+  }
+
   /** Takes a block that was just read; settles when its buffers are free. */
   async offer({ id, index, length, slot }: FoundBlock, compression: Compression): Promise<void> {
     if (this.#seen.has(id)) return // this run deals with it already
     this.#seen.set(id, index)
-    const pool = this.#decided ?? (await this.#options.hint)
-    const stored = pool.get(id)
-    if (stored === undefined) return this.#write(id, length, slot, compression)
-    if (pool !== this.#decided) this.#hinted.push(index, id)
-    await this.#requireFamily(blockKey(id), stored, length, familyOf(compression))
+    const pool = this.#decided ?? (await this.#hint)
+    const stored = pool?.get(id)
+    if (stored === undefined || !canBeBlock(stored, length)) {
+      return this.#write(id, length, slot, compression)
+    }
+    // a hint decides what is compressed now, and nothing else
+    if (pool === this.#decided) await this.#requireFamily(blockKey(id), stored, length, compression)
+    else this.#hinted.push(index, id)
   }
 
   /** Settles when every block offered is in the pool, durable. */
   async finish(compression: Compression): Promise<Compression> {
-    await this.writeMissing(this.#hinted, await this.#options.pool, compression)
+    const pool = await this.#options.pool
+    const { sizeBytes } = this.#options.source
+    for (let entry = 0; entry < this.#hinted.length; entry++) {
+      const stored = pool.getEntry(this.#hinted, entry)
+      const length = blockLength(sizeBytes, this.#hinted.indexAt(entry))
+      if (stored !== length) continue // a frame, or missing: seen to below
+      await this.#requireFamily(blockKey(this.#hinted.idAt(entry)), stored, length, compression)
+    }
+    await this.writeMissing(this.#hinted, pool, compression)
     return compression
   }
 
@@ -96,7 +118,10 @@ export class BlockWriter {
     const done = new BlockTable()
     function* missing(): Generator<number> {
       for (let entry = 0; entry < map.length; entry++) {
-        if (pool.hasEntry(map, entry) || done.hasEntry(map, entry)) continue
+        const stored = pool.getEntry(map, entry)
+        const length = blockLength(source.sizeBytes, map.indexAt(entry))
+        if (stored !== undefined && canBeBlock(stored, length)) continue
+        if (done.hasEntry(map, entry)) continue
         done.setEntry(map, entry, 0)
         yield entry
       }
@@ -127,29 +152,29 @@ export class BlockWriter {
     const key = blockKey(id)
     if (this.#area) {
       const bytes = await compute.encode(slot, length, compression)
-      this.#staged.set(key, { bytes, length, family: familyOf(compression) })
+      this.#staged.set(key, { bytes, length, compression })
       await this.#area.add(key, slot.stored.subarray(0, bytes), { signal })
       this.#unpublished += 1
       if (this.#decided && this.#unpublished >= BATCH) await this.#publish()
       return
     }
     const pool = await this.#options.pool
-    if (pool.has(id)) return
+    const there = pool.get(id)
+    if (there !== undefined && canBeBlock(there, length)) return
     const bytes = await compute.encode(slot, length, compression)
-    lock.assertHeld()
     const body = bodyOf(slot.stored.subarray(0, bytes))
-    const { written } = await store.put(key, body, { expect: 'absent', durable: true, signal })
-    if (written || (await this.#replaceEmpty(key, body))) this.#count(bytes)
-    else await this.#requireFamilyOfExisting(key, length, familyOf(compression))
+    const put = { durable: true, before: () => lock.assertHeld(), signal } as const
+    const { written } = await store.put(key, body, { ...put, expect: 'absent' })
+    if (written || (await this.#replaceBroken(key, length, body, put))) this.#count(bytes)
+    else await this.#requireFamilyOfExisting(key, length, compression)
   }
 
-  /** An object without a byte is what is left of a failed write, and no block. */
-  async #replaceEmpty(key: Key, body: Body): Promise<boolean> {
-    const { store, signal } = this.#options
+  /** What cannot be a block by its length is the remains of a failed write. */
+  async #replaceBroken(key: Key, length: number, body: Body, put: PutOptions): Promise<boolean> {
+    const { store } = this.#options
     const there = await store.stat(key)
-    if (there?.sizeBytes !== 0) return false
-    const { version } = there
-    return (await store.put(key, body, { expect: { version }, durable: true, signal })).written
+    if (!there || canBeBlock(there.sizeBytes, length)) return false
+    return (await store.put(key, body, { ...put, expect: { version: there.version } })).written
   }
 
   /** One batch at a time; what is staged meanwhile goes with the next. */
@@ -163,8 +188,8 @@ export class BlockWriter {
       })
       for (const key of created) this.#count(this.#take(key).bytes)
       for (const key of existed) {
-        const { length, family } = this.#take(key)
-        await this.#requireFamilyOfExisting(key, length, family)
+        const { length, compression } = this.#take(key)
+        await this.#requireFamilyOfExisting(key, length, compression)
       }
     })
     return this.#publishing
@@ -183,57 +208,22 @@ export class BlockWriter {
   }
 
   /** For a block that somebody else stored since the pool was listed. */
-  async #requireFamilyOfExisting(key: Key, length: number, family: Family): Promise<void> {
+  async #requireFamilyOfExisting(key: Key, length: number, compression: Compression) {
     const info = await this.#options.store.stat(key)
-    if (!info) {
+    if (!info || !canBeBlock(info.sizeBytes, length)) {
       throw new DroverError('STORE_CHANGED', `${key} came and went while the lock was held`)
     }
-    await this.#requireFamily(key, info.sizeBytes, length, family)
+    await this.#requireFamily(key, info.sizeBytes, length, compression)
   }
 
-  async #requireFamily(key: Key, storedBytes: number, length: number, family: Family) {
+  async #requireFamily(key: Key, storedBytes: number, length: number, compression: Compression) {
     const stored = await storedFamily(this.#options.store, key, storedBytes, length)
-    if (stored !== family) throw codecConflict(key, family)
+    if (stored !== familyOf(compression)) throw codecConflict(key, stored, compression)
   }
 }
 
 interface StagedBlock {
   readonly bytes: number
   readonly length: number
-  readonly family: Family
-}
-
-/** How a stored block is framed: told by its length, and by its head where that is not enough. */
-export async function storedFamily(
-  store: Pick<ReadStore, 'open'>,
-  key: Key,
-  storedBytes: number,
-  length: number,
-): Promise<Family> {
-  if (storedBytes !== length) return 'framed'
-  const head = await readStart(store, key, HEAD_BYTES)
-  if (looksLike(head) === 'none') return 'raw'
-  // plain data may begin like a frame: only its id tells
-  const whole = await readStart(store, key, storedBytes)
-  const hash = Buffer.from(await webcrypto.subtle.digest('SHA-512', whole)).toString('hex')
-  return hash.startsWith(idOfBlockKey(key) ?? '-') ? 'raw' : 'framed'
-}
-
-async function readStart(store: Pick<ReadStore, 'open'>, key: Key, firstBytes: number) {
-  const object = await store.open(key, { firstBytes })
-  const parts: Uint8Array[] = []
-  for await (const chunk of object?.chunks ?? []) parts.push(chunk)
-  return Buffer.concat(parts)
-}
-
-export function codecConflict(key: Key, wanted: Family): DroverError {
-  const [is, out] =
-    wanted === 'framed'
-      ? ['uncompressed', 'back up with --compression none, or to another target']
-      : ['compressed', 'back up with --compression lz4, or to another target']
-  return new DroverError(
-    'CODEC_CONFLICT',
-    `a block this image needs is stored ${is} already, and Longhorn could not restore a backup that mixes both: ${out}`,
-    { details: { key, wanted } },
-  )
+  readonly compression: Compression
 }

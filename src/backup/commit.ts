@@ -31,17 +31,25 @@ export interface Commit {
  */
 export async function commit(commit: Commit): Promise<BackupSummary['outcome']> {
   const { request, tools, lock, content } = commit
+  const signal = AbortSignal.any([tools.signal, lock.signal])
   for (let tries = 1; tries <= COMMIT_TRIES; tries++) {
     const existing = await look(tools.store, request.name, commit.seen, lock)
     const wanted = { ...request, compression: commit.compression }
     const plan: CommitPlan = planCommit(existing, content, wanted)
-    if (plan.action === 'keep') return 'unchanged'
+    // the server's word that we hold the lock still; a machine that was paused cannot know itself
+    await lock.confirm()
+    if (plan.action === 'keep') {
+      if (plan.labelsDiffer) {
+        tools.observer.warn('the backup exists and keeps its labels; --replace gives it new ones')
+      }
+      return 'unchanged'
+    }
     const body = serializeConfig(newBackup(commit, existing))
-    lock.assertHeld()
     const { written } = await tools.store.put(configKey(request.name), body, {
       durable: true,
       expect: existing.kind === 'none' ? 'absent' : { version: existing.version },
-      signal: AbortSignal.any([tools.signal, lock.signal]),
+      before: () => lock.assertHeld(),
+      signal,
     })
     if (written) return plan.outcome
   }

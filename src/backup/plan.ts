@@ -1,15 +1,11 @@
 /** What to do with blocks and names, decided from facts alone. */
 import { DroverError } from '../lib/errors.ts'
-import { blockLength } from '../backupstore/block.ts'
 import type { BlockMap } from '../backupstore/block-map.ts'
-import { BlockTable } from '../backupstore/block-table.ts'
-import type { BlockTable as Pool } from '../backupstore/block-table.ts'
 import type { Checksum } from '../backupstore/block.ts'
-import type { Compression, Family } from '../backupstore/compression.ts'
+import type { Compression } from '../backupstore/compression.ts'
 import { familyOf } from '../backupstore/compression.ts'
 import type { Backup } from '../backupstore/config.ts'
-import { blockKey } from '../backupstore/layout.ts'
-import { codecConflict } from './block-writer.ts'
+import { withoutZeroBlocks } from '../backupstore/zero-blocks.ts'
 
 /** What stands under the backup's name. */
 export type Existing =
@@ -27,7 +23,7 @@ export interface Content {
 }
 
 export type CommitPlan =
-  | { readonly action: 'keep' }
+  | { readonly action: 'keep'; readonly labelsDiffer: boolean }
   | { readonly action: 'write'; readonly outcome: 'created' | 'replaced' }
 
 /**
@@ -58,12 +54,16 @@ export function planCommit(
       }
       const newLabels = wanted.replace && wanted.labels && !sameLabels(wanted.labels, backup.labels)
       // a config that lists other blocks for the same content cannot be right: ours is proven
-      const otherBlocks = !backup.blocks.equals(content.blocks)
+      const otherBlocks = !sameBlocks(backup, content)
       const otherFamily = familyOf(backup.compression) !== familyOf(wanted.compression)
       if (newLabels || otherBlocks || otherFamily) {
         return { action: 'write', outcome: 'replaced' }
       }
-      return { action: 'keep' }
+      const { labels } = wanted
+      return {
+        action: 'keep',
+        labelsDiffer: labels !== undefined && !sameLabels(labels, backup.labels),
+      }
     }
   }
 }
@@ -94,8 +94,13 @@ export function refuseEarly(
 const isSame = (backup: Backup, content: Content): boolean =>
   backup.sizeBytes === content.sizeBytes &&
   (backup.checksum === undefined
-    ? backup.blocks.equals(content.blocks)
+    ? sameBlocks(backup, content)
     : backup.checksum === content.checksum)
+
+/** Zero blocks may be listed, as Longhorn does, or left out, as we do: they are the same image. */
+const sameBlocks = (backup: Backup, content: Content): boolean =>
+  backup.blocks.equals(content.blocks) ||
+  withoutZeroBlocks(backup.blocks, backup.sizeBytes).equals(content.blocks)
 
 const sameLabels = (a: Readonly<Record<string, string>>, b: Readonly<Record<string, string>>) =>
   Object.keys(a).length === Object.keys(b).length &&
@@ -122,43 +127,4 @@ function nameConflict(backup: Backup, checksum: Checksum | undefined): DroverErr
       },
     },
   )
-}
-
-/**
- * The compression a backup ends up with. Uncompressed blocks and framed ones may not meet in one
- * backup, so `none` becomes lz4 when blocks it shares are framed.
- * @param families the families of the stored blocks the image needs
- * @throws DroverError CODEC_CONFLICT
- */
-export function planCompression(
-  wanted: Compression,
-  families: ReadonlyMap<Family, string>,
-): Compression {
-  const raw = families.get('raw')
-  if (wanted === 'none' && families.has('framed')) {
-    if (raw !== undefined) throw codecConflict(raw, 'framed')
-    return 'lz4'
-  }
-  if (familyOf(wanted) === 'framed' && raw !== undefined) throw codecConflict(raw, 'framed')
-  return wanted
-}
-
-/** The families of those blocks of an image that the pool has, each with one key as an example. */
-export async function familiesInPool(
-  { blocks, sizeBytes }: Content,
-  pool: Pool,
-  familyOfStored: (key: string, storedBytes: number, length: number) => Promise<Family>,
-): Promise<Map<Family, string>> {
-  const families = new Map<Family, string>()
-  const done = new BlockTable()
-  for (let entry = 0; entry < blocks.length; entry++) {
-    const id = blocks.idAt(entry)
-    const stored = pool.get(id)
-    if (stored === undefined || done.has(id)) continue
-    done.set(id, 0)
-    const key = blockKey(id)
-    const length = blockLength(sizeBytes, blocks.indexAt(entry))
-    families.set(await familyOfStored(key, stored, length), key)
-  }
-  return families
 }

@@ -10,6 +10,8 @@ import { isUtf8 } from 'node:buffer'
 const MAX_PIECE_BYTES = 1024 * 1024
 
 const MAX_MEMBERS = 1000
+/** All members together but the streamed array: they are kept, and written again. */
+const MAX_MEMBERS_BYTES = 4 * 1024 * 1024
 /** What is parsed here is written again, by a writer that recurses. */
 const MAX_DEPTH = 100
 
@@ -39,6 +41,7 @@ export class JsonMembers {
   /** A comma stands before what comes next. */
   #needsValue = false
   readonly #seen = new Set<string>()
+  #memberBytes = 0
   readonly #reader: JsonReader
   readonly #arrayKey: string
 
@@ -107,6 +110,10 @@ export class JsonMembers {
       return start + 1
     }
     requireSize(end.at - from, key)
+    this.#memberBytes += end.at - from
+    if (this.#memberBytes > MAX_MEMBERS_BYTES) {
+      throw new Error(`${shown(key)}: more than ${MAX_MEMBERS_BYTES} bytes in all members together`)
+    }
     this.#reader.member(key, parse(bytes.subarray(start, end.at)))
     return this.#afterMember(bytes, end.at)
   }

@@ -1,4 +1,5 @@
 /** Lock files: what one says, which of two comes first, and which of them keep somebody out. */
+import pLimit from 'p-limit'
 import { isDroverError } from '../lib/errors.ts'
 import { LOCKS_PREFIX, isLockKey, nameOfLockKey } from './layout.ts'
 import type { ObjectInfo, ReadStore } from './object-store.ts'
@@ -7,6 +8,8 @@ import { readSmall } from './object-store.ts'
 /** A lock older than this, by the server's clock, does not count any more. */
 export const LOCK_EXPIRY_MS = 150_000
 const MAX_LOCK_FILE_BYTES = 4096
+/** Lock files read at once: a store may hold thousands that nobody tidied up. */
+const READERS = 16
 
 export type LockType = 'shared' | 'deletion'
 export const TYPE_NUMBER = { shared: 1, deletion: 2 } as const
@@ -22,8 +25,10 @@ export interface LockFile {
 
 export const isOther = (lock: LockFile, type: LockType): boolean => lock.type !== type
 
-export const isExpired = (lock: LockFile, serverNowMs: number): boolean =>
-  serverNowMs - lock.modifiedAtMs > LOCK_EXPIRY_MS
+export const isExpired = (
+  { modifiedAtMs }: Pick<LockFile, 'modifiedAtMs'>,
+  serverNowMs: number,
+): boolean => serverNowMs - modifiedAtMs > LOCK_EXPIRY_MS
 
 /** The lock that keeps `own` out, if any: of the other type, not expired, and first in order. */
 export function keepsOut(
@@ -46,18 +51,31 @@ export function compareLocks(a: LockFile, b: LockFile): number {
   return a.name < b.name ? -1 : a.name > b.name ? 1 : 0
 }
 
-/** All locks of a store. One that vanishes meanwhile is absent; a failed listing is an error. */
+/**
+ * All locks of a store. One that vanishes meanwhile is absent; a failed listing is an error.
+ * @param nowMs the server's time: what has expired by then is told without being opened
+ */
 export async function readLocks(
   store: Pick<ReadStore, 'list' | 'open'>,
   signal?: AbortSignal,
+  nowMs = Number.NEGATIVE_INFINITY,
 ): Promise<LockFile[]> {
   const infos: ObjectInfo[] = []
   for await (const page of store.list(LOCKS_PREFIX, signal ? { signal } : {})) {
-    infos.push(...page.filter(({ key }) => isLockKey(key)))
+    for (const info of page) if (isLockKey(info.key)) infos.push(info)
   }
-  const locks = await Promise.all(infos.map((info) => readLock(store, info, signal)))
+  const locks = await pLimit(READERS).map(infos, (info) =>
+    isExpired(info, nowMs) ? unopened(info) : readLock(store, info, signal),
+  )
   return locks.filter((lock) => lock !== undefined)
 }
+
+const unopened = ({ key, modifiedAtMs }: ObjectInfo): LockFile => ({
+  name: nameOfLockKey(key),
+  type: 'unknown',
+  acquired: false,
+  modifiedAtMs,
+})
 
 async function readLock(
   store: Pick<ReadStore, 'open'>,
@@ -70,7 +88,8 @@ async function readLock(
   try {
     bytes = await readSmall(store, key, MAX_LOCK_FILE_BYTES, signal ? { signal } : {})
   } catch (error) {
-    if (isDroverError(error, 'UNSAFE_PATH', 'TARGET_FORBIDDEN')) return unreadable
+    if (isDroverError(error, 'OBJECT_UNREADABLE', 'TARGET_FORBIDDEN', 'UNSAFE_PATH'))
+      return unreadable
     throw error
   }
   if (bytes === undefined) return undefined

@@ -1,6 +1,7 @@
 /**
  * The lock of a store, as Longhorn takes it: a small file that says which kind of work goes on.
- * Shared locks (backup, restore) stand side by side; a deletion lock stands alone. There is no
+ * Locks of one type stand side by side; backups and restores (shared) and
+ * deletions keep each other out. There is no
  * server to decide, so everybody writes first, waits until others could have seen it, and then
  * follows the same order. A lock that is not refreshed expires.
  *
@@ -14,6 +15,8 @@ import type { Clock } from '../lib/clock.ts'
 import { DroverError, throwIfAborted } from '../lib/errors.ts'
 import type { RunId } from './layout.ts'
 import { lockKey, nameOfLockKey } from './layout.ts'
+import type { LockEvent } from './lock-events.ts'
+import { busy, lockLost, tooSlow, warnOfSkew } from './lock-events.ts'
 import type { LockFile, LockType } from './lock-file.ts'
 import {
   LOCK_EXPIRY_MS,
@@ -33,13 +36,6 @@ export const LOCK_SETTLE_MS = 2_000
 const BUSY_POLL_MS = 2_000
 /** Stop writing a little before others may take over. */
 const EXPIRY_MARGIN_MS = 10_000
-const SKEW_WORTH_A_WARNING_MS = 5_000
-
-export type LockEvent =
-  | { readonly kind: 'busy'; readonly holder: LockFile; readonly ageMs: number }
-  | { readonly kind: 'acquired' }
-  | { readonly kind: 'clock-skew'; readonly skewMs: number }
-  | { readonly kind: 'not-removed'; readonly error: unknown }
 
 export interface LockOptions {
   readonly store: LockStore
@@ -60,6 +56,11 @@ export interface Lock {
   readonly signal: AbortSignal
   /** @throws DroverError LOCK_LOST unless the lock is held at this moment */
   assertHeld(): void
+  /**
+   * Asks the server, too, whether the lock is still held, by renewing it.
+   * @throws DroverError LOCK_LOST
+   */
+  confirm(): Promise<void>
   /** The server's time now, ms since 1970; known once the lock file was written. */
   serverNowMs(): number
   /** Other locks that have not expired. */
@@ -77,20 +78,25 @@ export function openLock(options: LockOptions): Lock {
   const signal = AbortSignal.any([options.signal, stop.signal])
   // Our own lock's age counts from before the write, so that it is never too young; the server's
   // time goes on from after it, so that others' locks are never too old.
-  let written: { beforeMs: number; afterMs: number; serverMs: number } | undefined
+  let written: Written | undefined
   let held = false
   let refreshing: Promise<void> = Promise.resolve()
 
-  const ageMs = () => (written ? clock.monotonicMs() - written.beforeMs : Number.POSITIVE_INFINITY)
+  // a suspended machine's monotonic clock stands still, its wall clock is set on waking
+  const ageMs = () =>
+    written
+      ? Math.max(clock.monotonicMs() - written.beforeMs, clock.wallMs() - written.beforeWallMs)
+      : Number.POSITIVE_INFINITY
   const serverNowMs = () =>
     written ? written.serverMs + (clock.monotonicMs() - written.afterMs) : clock.wallMs()
 
   const write = async (acquired: boolean): Promise<void> => {
-    const beforeMs = clock.monotonicMs()
+    const [beforeMs, beforeWallMs] = [clock.monotonicMs(), clock.wallMs()]
     const file = { Name: nameOfLockKey(key), Type: TYPE_NUMBER[options.type], Acquired: acquired }
     const put = await store.put(key, bodyOf(Buffer.from(JSON.stringify(file))))
     if (!put.written) throw new DroverError('INTERNAL', 'a lock file was not written')
-    written = { beforeMs, afterMs: clock.monotonicMs(), serverMs: put.info.modifiedAtMs }
+    const serverMs = put.info.modifiedAtMs
+    written = { beforeMs, beforeWallMs, afterMs: clock.monotonicMs(), serverMs }
   }
 
   const tryOnce = async (): Promise<Attempt> => {
@@ -147,19 +153,28 @@ export function openLock(options: LockOptions): Lock {
     }
   }
 
+  /** Writes the lock again; says why it was lost, if it was. */
+  const renew = async (): Promise<string | undefined> => {
+    const before = written
+    // gone means that somebody took it for expired
+    if (!(await store.stat(key, { signal }))) return 'somebody removed it'
+    throwIfAborted(signal)
+    // frozen for too long: others may work already, and must not see our lock young again
+    if (!before || ageMs() > LOCK_EXPIRY_MS) return 'it expired'
+    await write(true)
+    const late = clock.monotonicMs() - before.beforeMs > LOCK_EXPIRY_MS
+    // the server's own count shows what none of our clocks did: a machine that was paused
+    const lateThere = (written?.serverMs ?? 0) - before.serverMs > LOCK_EXPIRY_MS
+    return late || lateThere ? 'it was refreshed too late' : undefined
+  }
+
   const refresh = async (): Promise<void> => {
     let pause = REFRESH_MS
     for (;;) {
       await clock.sleep(pause, signal)
       try {
-        const before = written?.beforeMs ?? 0
-        // gone means that somebody took it for expired
-        if (!(await store.stat(key, { signal }))) return lose('somebody removed it')
-        if (signal.aborted) return
-        // frozen for too long: others may work already, and must not see our lock young again
-        if (ageMs() > LOCK_EXPIRY_MS) return lose('it expired')
-        await write(true)
-        if (clock.monotonicMs() - before > LOCK_EXPIRY_MS) return lose('it was refreshed too late')
+        const lostBy = await renew()
+        if (lostBy !== undefined) return lose(lostBy)
         pause = REFRESH_MS
       } catch {
         if (signal.aborted) return
@@ -174,17 +189,25 @@ export function openLock(options: LockOptions): Lock {
     lost.abort(lockLost(why))
   }
 
+  const assertHeld = (): void => {
+    const tooOld = ageMs() > LOCK_EXPIRY_MS - EXPIRY_MARGIN_MS
+    if (held && tooOld) lose('it could not be refreshed in time')
+    throwIfAborted(lost.signal)
+    if (!held) throw lockLost('it is not held')
+  }
+
   const acquired = acquire()
   acquired.catch(() => undefined) // whoever needs the lock awaits it; nobody may need it
   return {
     acquired,
     signal: lost.signal,
     serverNowMs,
-    assertHeld() {
-      const tooOld = ageMs() > LOCK_EXPIRY_MS - EXPIRY_MARGIN_MS
-      if (held && tooOld) lose('it could not be refreshed in time')
-      throwIfAborted(lost.signal)
-      if (!held) throw lockLost('it is not held')
+    assertHeld,
+    async confirm() {
+      assertHeld()
+      const lostBy = await renew()
+      if (lostBy !== undefined) lose(lostBy)
+      assertHeld()
     },
     async others() {
       const nowMs = serverNowMs()
@@ -206,33 +229,14 @@ export function openLock(options: LockOptions): Lock {
   }
 }
 
+interface Written {
+  readonly beforeMs: number
+  readonly beforeWallMs: number
+  readonly afterMs: number
+  readonly serverMs: number
+}
+
 type Attempt =
   | { readonly kind: 'held' }
   | { readonly kind: 'kept-out'; readonly holder: LockFile }
   | { readonly kind: 'too-late' }
-
-function lockLost(why: string): DroverError {
-  return new DroverError('LOCK_LOST', `the lock on the store was lost: ${why}`, { retryable: true })
-}
-
-const tooSlow = () =>
-  new DroverError(
-    'TARGET_UNREACHABLE',
-    `the target is too slow: a lock file could not be written and read back before it expired, ${LOCK_EXPIRY_MS / 1000} s later`,
-    { retryable: true },
-  )
-
-function warnOfSkew(skewMs: number, onEvent: LockOptions['onEvent']): void {
-  if (Math.abs(skewMs) > SKEW_WORTH_A_WARNING_MS) onEvent?.({ kind: 'clock-skew', skewMs })
-}
-
-function busy(holder: LockFile, ageMs: number, { type, timeoutMs }: LockOptions): DroverError {
-  const held = holder.type === 'deletion' ? 'a deletion' : 'a backup or restore'
-  const what = holder.type === 'unknown' ? 'an unreadable lock file' : held
-  return new DroverError(
-    'STORE_BUSY',
-    `the store is busy: ${holder.name} (${what}) is ${Math.max(0, Math.round(ageMs / 1000))} s old; it expires ${LOCK_EXPIRY_MS / 1000} s after its holder's last sign of life` +
-      (timeoutMs > 0 ? `. Waited ${Math.round(timeoutMs / 1000)} s` : ''),
-    { retryable: true, details: { holder: holder.name, type: holder.type, ageMs, wanted: type } },
-  )
-}

@@ -44,6 +44,14 @@ export interface CallOptions {
   readonly signal?: AbortSignal
 }
 
+export interface WriteCallOptions extends CallOptions {
+  /**
+   * Called as the very last thing before the change becomes visible, with nothing awaited in
+   * between; it stops the change by throwing. A holder of a lock asserts here that it still is.
+   */
+  readonly before?: () => void
+}
+
 export interface ReadStore {
   /** Facts about one object. */
   stat(key: Key, options?: CallOptions): Promise<ObjectInfo | undefined>
@@ -70,7 +78,7 @@ export interface Body {
   chunks(): Iterable<Uint8Array>
 }
 
-export interface PutOptions extends CallOptions {
+export interface PutOptions extends WriteCallOptions {
   /** Settle only when a power cut could not undo it. */
   readonly durable?: boolean
   /**
@@ -90,8 +98,10 @@ export interface WriteStore extends ReadStore {
   /**
    * A place where objects wait, invisible, to be published together. Drivers that have none leave
    * this out, and objects are `put` one by one.
+   * @param isWhole tells by its size whether what stands under a key is worth keeping; by default
+   * everything that is not empty
    */
-  openStaging?(): Promise<StagingArea>
+  openStaging?(isWhole?: (key: Key, sizeBytes: number) => boolean): Promise<StagingArea>
 }
 
 export interface StagingArea {
@@ -101,7 +111,8 @@ export interface StagingArea {
   /**
    * Makes what was added since the last call durable and visible. `beforeEach` is called directly
    * before each object appears and stops the rest by throwing. An object that is already there is
-   * left as it is unless it is empty.
+   * left as it is unless it is
+   * not whole.
    */
   publish(beforeEach: () => void): Promise<Published>
 
@@ -118,7 +129,7 @@ export interface Published {
 /** For those who take locks: their own small files come and go. */
 export interface LockStore extends WriteStore {
   /** @returns false when it was not there */
-  remove(key: Key, options?: CallOptions): Promise<boolean>
+  remove(key: Key, options?: WriteCallOptions & { readonly durable?: boolean }): Promise<boolean>
 }
 
 export interface PruneStore extends LockStore {

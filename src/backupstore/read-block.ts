@@ -48,7 +48,7 @@ async function readStored(
   try {
     return await store.readInto(blockKey(id), slot.stored, { signal })
   } catch (error) {
-    if (isDroverError(error, 'UNSAFE_PATH', 'TARGET_FORBIDDEN')) {
+    if (isDroverError(error, 'UNSAFE_PATH', 'TARGET_FORBIDDEN', 'OBJECT_UNREADABLE')) {
       return `cannot be read: ${error.message}`
     }
     throw error
@@ -72,11 +72,22 @@ export async function readBlockSurely(
   return readBlock(reader, id, length, slot, signal)
 }
 
-/** Settles when the lock is held, at once without one. */
+/**
+ * Settles when the lock is held; at once without one, and where none can be written: on a store
+ * that is read-only for us a second look is all there is.
+ */
 export async function underLock(lock: Lock | undefined): Promise<void> {
-  await lock?.acquired
+  try {
+    await lock?.acquired
+  } catch (error) {
+    if (isDroverError(error, ...CANNOT_LOCK)) return
+    throw error
+  }
   lock?.assertHeld()
 }
+
+/** What says that a store may be read but not locked. */
+export const CANNOT_LOCK = ['TARGET_READ_ONLY', 'TARGET_FORBIDDEN'] as const
 
 /** @throws always: DroverError BLOCK_MISSING or BLOCK_CORRUPT */
 export function throwBadBlock(

@@ -20,6 +20,8 @@ export async function runCli(argv: readonly string[]): Promise<number> {
   const unlisten = listenForSignals(stop)
   // a reader that went away (`| head`) is no reason for a stack trace
   process.stdout.on('error', () => process.exit(EXIT.failed))
+  // and one that does not want to see the progress is no reason to stop the work
+  process.stderr.on('error', () => undefined)
   const context: Context = { signal: stop.signal, answered: undefined }
   // known before parsing, because a command line that cannot be parsed is answered in JSON, too
   const ends = argv.indexOf('--')
@@ -68,14 +70,19 @@ Example:
   return program
 }
 
+/** SIGHUP: the connection to the terminal was lost. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 /** The first signal stops the work and lets it clean up; the second ends the process at once. */
 function listenForSignals(stop: AbortController): () => void {
   const onSignal = () => {
     if (stop.signal.aborted) process.exit(EXIT.interrupted)
     stop.abort(interrupted())
   }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
-  return () => void process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+  for (const signal of SIGNALS) process.on(signal, onSignal)
+  return () => {
+    for (const signal of SIGNALS) process.off(signal, onSignal)
+  }
 }
 
 async function fail(
@@ -95,7 +102,7 @@ async function fail(
 function asDroverError(error: unknown): DroverError {
   if (error instanceof DroverError) return error
   if (error instanceof CommanderError) {
-    const message = error.message.replace(/^error: /, '')
+    const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ')
     const text = error.code === 'commander.help' ? 'a command is missing' : message
     return new DroverError('USAGE', `${text} (see drover --help)`, { cause: error })
   }

@@ -14,6 +14,7 @@ const BY_CODE: Partial<Record<ErrorCode, number>> = {
   BLOCK_CORRUPT: EXIT.badData,
   IMAGE_CORRUPT: EXIT.badData,
   UNSAFE_PATH: EXIT.badData,
+  OBJECT_UNREADABLE: EXIT.badData,
   INTERRUPTED: EXIT.interrupted,
 }
 

@@ -1,5 +1,5 @@
 /** Progress on stderr: a bar on a terminal, plain lines elsewhere, nothing when quiet. */
-import type { LockEvent } from '../backupstore/lock.ts'
+import type { LockEvent } from '../backupstore/lock-events.ts'
 import type { Observer } from '../backupstore/observer.ts'
 import { formatDuration } from '../lib/duration.ts'
 import { bytes, printable, rate } from './format.ts'
@@ -42,6 +42,11 @@ export function openProgress({ quiet, stream }: ProgressOptions): Progress {
       if (!phase) return
       phase.doneBytes += count
       lines.update(phase)
+    },
+    note(message) {
+      if (quiet) return
+      lines.clear()
+      say(message)
     },
     warn(message) {
       lines.clear()

@@ -8,7 +8,7 @@ import { VERIFY_LEVELS, verifyBackup } from '../verify/verify.ts'
 import type { CommonOptions, Context } from './context.ts'
 import { answer, withCommonOptions } from './context.ts'
 import { EXIT } from './exit-codes.ts'
-import { bytes, facts, printable, rate } from './format.ts'
+import { bytes, facts, plural, printable, rate } from './format.ts'
 import { concurrencyOption, lockTimeoutOption, noLockOption } from './options.ts'
 
 interface Options extends CommonOptions {
@@ -80,7 +80,7 @@ function describe(summary: VerifySummary): string[] {
     ...summary.corrupt.map(
       (block) => `corrupt  ${block.id} at ${offsets(block.offsets)}: ${printable(block.reason)}`,
     ),
-    summary.ok ? `good: ${proven}` : 'BAD: this backup cannot be restored as it is',
+    summary.ok ? `good: ${proven}` : `BAD: ${whatIsBad(summary)}`,
     ...facts([
       ['url', summary.url],
       ['size', `${bytes(sizeBytes)} (${sizeBytes} bytes)`],
@@ -93,4 +93,10 @@ function describe(summary: VerifySummary): string[] {
       ],
     ]),
   ]
+}
+
+function whatIsBad({ missing, corrupt }: VerifySummary): string {
+  const bad = missing.length + corrupt.length
+  if (bad === 0) return 'every block is right, but the image as a whole is not the recorded one'
+  return `${plural(bad, 'block')} of this backup cannot be restored`
 }

@@ -51,7 +51,9 @@ function run(task: Task): Answers[Task['kind']] {
     }
     case 'encode': {
       const { raw, stored } = slotAt(task.slot)
-      return encodeBlock(raw.subarray(0, task.length), task.compression).copy(stored)
+      const encoded = encodeBlock(raw.subarray(0, task.length), task.compression)
+      if (encoded.length > stored.length) throw new Error(`a block grew to ${encoded.length} bytes`)
+      return encoded.copy(stored)
     }
     case 'decode':
       return decode(slotAt(task.slot), task)

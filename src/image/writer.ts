@@ -14,10 +14,12 @@ import {
   utimes,
 } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
+import type { Stats } from 'node:fs'
 import { basename, dirname, join, resolve } from 'node:path'
 import type { ErrorCode } from '../lib/errors.ts'
 import { DroverError, systemCode } from '../lib/errors.ts'
 import { flushFolder } from '../lib/flush-folder.ts'
+import { earlyFlusher } from './early-flusher.ts'
 import { isDeadTemp, tempNameFor } from './temp-name.ts'
 
 export interface ImageWriter {
@@ -38,8 +40,9 @@ export interface ImageWriterOptions {
   readonly force: boolean
 }
 
+/** What is in a disk is its owner's business. */
+const NEW_FILE_MODE = 0o600
 const TOUCH_MS = 60_000
-const FLUSH_EVERY_BYTES = 64 * 1024 * 1024
 
 /**
  * Checks everything that can be checked before the first byte, and removes what dead runs left.
@@ -52,12 +55,12 @@ export async function openImageWriter(
   const base = basename(resolve(path))
   const folder = await folderOf(path)
   const file = join(folder, base)
-  await refuseExisting(file, force)
+  const old = await refuseExisting(file, force)
   await removeDeadTemps(folder, base)
   await requireSpace(folder, dataBytes)
 
   const temp = join(folder, tempNameFor(base))
-  const handle = await attempt(file, () => open(temp, 'wx', 0o644))
+  const handle = await attempt(file, () => open(temp, 'wx', NEW_FILE_MODE))
   const touch = setInterval(() => {
     utimes(temp, new Date(), new Date()).catch(() => undefined)
   }, TOUCH_MS).unref()
@@ -97,42 +100,11 @@ export async function openImageWriter(
   }
   try {
     await attempt(file, () => handle.truncate(sizeBytes))
+    if (old) await attempt(file, () => makeLike(handle, old))
     return writer
   } catch (error) {
     await writer.abort()
     throw error
-  }
-}
-
-/**
- * Flushes in the background while the file is written, so that the disk does not begin its work
- * only when everything else is done. One flush at a time; a failure comes out of `settled`.
- */
-function earlyFlusher(handle: FileHandle): {
-  wrote(bytes: number): void
-  settled(): Promise<void>
-} {
-  let unflushed = 0
-  let flush: Promise<void> | undefined
-  let failure: { error: unknown } | undefined
-  return {
-    wrote(bytes) {
-      unflushed += bytes
-      if (flush || unflushed < FLUSH_EVERY_BYTES) return
-      unflushed = 0
-      flush = handle
-        .datasync()
-        .catch((error: unknown) => {
-          failure = { error }
-        })
-        .finally(() => {
-          flush = undefined
-        })
-    },
-    async settled() {
-      await flush
-      if (failure) throw failure.error
-    },
   }
 }
 
@@ -149,19 +121,36 @@ async function folderOf(path: string): Promise<string> {
   }
 }
 
-async function refuseExisting(file: string, force: boolean): Promise<void> {
-  const stats = await lstat(file).catch(() => undefined)
-  if (!stats) return
+/** @returns facts of the regular file that will be replaced */
+async function refuseExisting(file: string, force: boolean): Promise<Stats | undefined> {
+  const stats = await attempt(file, () => statIfThere(file))
+  if (!stats) return undefined
   if (!force) throw fileExists(file)
-  if (!stats.isFile() && !stats.isSymbolicLink()) {
+  if (!stats.isFile()) {
     throw new DroverError(
       'FILE_UNWRITABLE',
-      `${file} is not a regular file: expected a file to replace`,
+      `${file} is not a regular file: expected one to replace${stats.isSymbolicLink() ? ', not a link; name the file it leads to' : ''}`,
       {
         details: { file },
       },
     )
   }
+  return stats
+}
+
+async function statIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await lstat(path)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+/** The new file is as private as the one it replaces. */
+async function makeLike(handle: FileHandle, { mode, uid, gid }: Stats): Promise<void> {
+  await handle.chmod(mode & 0o7777)
+  if (process.geteuid?.() === 0) await handle.chown(uid, gid)
 }
 
 const fileExists = (file: string): DroverError =>

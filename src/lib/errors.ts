@@ -27,6 +27,7 @@ const CODES = {
   STORE_BUSY: 'another operation holds the lock',
   STORE_CHANGED: 'the store changed during the operation',
   LOCK_LOST: 'the lock was lost during the operation',
+  OBJECT_UNREADABLE: 'an object of the store cannot be read, although the target can',
   UNSAFE_PATH: 'a path inside the store leads out of it',
   // A backup.
   BACKUP_NOT_FOUND: 'the backup does not exist',

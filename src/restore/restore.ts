@@ -22,6 +22,7 @@ import type { BlockReader } from '../backupstore/read-block.ts'
 import { readBlockSurely, throwBadBlock } from '../backupstore/read-block.ts'
 import { requireBackup } from '../backupstore/require-backup.ts'
 import type { BackupUrl } from '../backupstore/target-url.ts'
+import { withoutZeroBlocks } from '../backupstore/zero-blocks.ts'
 import type { ImageWriter } from '../image/writer.ts'
 import { openImageWriter } from '../image/writer.ts'
 import { checksumMismatch, dataBytesOf, expectedChecksum } from './plan.ts'
@@ -73,7 +74,10 @@ export async function restoreImage(
   const startedMs = clock.monotonicMs()
 
   return withReleasers(async (own) => {
-    const { backup } = await requireBackup(store, request.from.name, tools.lock, signal)
+    const found = await requireBackup(store, request.from.name, tools.lock, signal)
+    // zero blocks that are listed become holes like all others
+    const blocks = withoutZeroBlocks(found.backup.blocks, found.backup.sizeBytes)
+    const backup: Backup = { ...found.backup, blocks }
     const expected = expectedChecksum(backup, request.checksum)
     const writer = await openImageWriter(request.file, {
       sizeBytes: backup.sizeBytes,
@@ -83,7 +87,9 @@ export async function restoreImage(
     own.add(() => writer.abort())
 
     observer.phase('restoring', backup.sizeBytes)
-    const hash = request.verify === 'full' ? compute.openFileHash(signal) : undefined
+    // a checksum that somebody asks for is compared, whatever else is left out
+    const whole = request.verify === 'full' || request.checksum !== undefined
+    const hash = whole ? compute.openFileHash(signal) : undefined
     await writeBlocks(backup, writer, hash, request.concurrentLimit, tools)
     const checksum = await hash?.digest()
     if (checksum !== undefined) requireProof(backup, checksum, expected, request)

@@ -437,6 +437,38 @@ export function testObjectStore(
     })
   })
 
+  describe(`${name}: the last check`, () => {
+    const lost = new DroverError('LOCK_LOST', 'lost')
+    const before = () => {
+      throw lost
+    }
+
+    for (const expect of [undefined, 'absent'] as const) {
+      test(`a put is stopped by it, and nothing stays behind (${expect ?? 'any'})`, async (t) => {
+        const { store, everything } = await open(t)
+        const options = { before, durable: true, ...(expect && { expect }) }
+        await assert.rejects(store.put(KEY, one('new'), options), (error) => error === lost)
+        assert.equal(await store.stat(KEY), undefined)
+        assert.deepEqual(await everything(), [])
+      })
+    }
+
+    test('what stood there stays when it stops a put', async (t) => {
+      const { store } = await open(t)
+      await store.put(KEY, one('old'))
+      await assert.rejects(store.put(KEY, one('new'), { before }), (error) => error === lost)
+      assert.equal(await read(store, KEY), 'old')
+    })
+
+    test('a removal is stopped by it', async (t) => {
+      const { store } = await open(t)
+      await store.put(KEY, one('old'))
+      await assert.rejects(store.remove(KEY, { before }), (error) => error === lost)
+      assert.equal(await read(store, KEY), 'old')
+      assert.equal(await store.remove(KEY, { before: () => undefined, durable: true }), true)
+    })
+  })
+
   describe(`${name}: times and versions`, () => {
     test('the version is another one after each write, even of the same bytes', async (t) => {
       const { store } = await open(t)

@@ -4,7 +4,7 @@ import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { DroverError, systemCode, throwIfAborted } from '../../lib/errors.ts'
 import type { Key } from '../../backupstore/layout.ts'
-import { isAbsent, targetError } from './fs-errors.ts'
+import { isAbsent, readError } from './fs-errors.ts'
 import type { StorePaths } from './paths.ts'
 import { unsafe } from './paths.ts'
 
@@ -60,7 +60,7 @@ export async function* chunksOf(
       yield chunk.subarray(0, bytesRead)
     }
   } catch (error) {
-    throw targetError(error, `reading ${key}`)
+    throw readError(error, key)
   } finally {
     await handle.close()
   }

@@ -67,18 +67,23 @@ export async function makeFolders(
   return changed
 }
 
-/** Removes a folder and those above it, up to `stop`, as long as they are empty. */
-export async function removeEmptyUpwards(folder: string, stop: string): Promise<void> {
-  for (let at = folder; at !== stop && at.startsWith(`${stop}/`); at = dirname(at)) {
+/**
+ * Removes a folder and those above it, up to `stop`, as long as they are empty.
+ * @returns the first one that stays
+ */
+export async function removeEmptyUpwards(folder: string, stop: string): Promise<string> {
+  let at = folder
+  for (; at !== stop && at.startsWith(`${stop}/`); at = dirname(at)) {
     try {
       await rmdir(at)
     } catch (error) {
       if (isAbsent(error)) continue
       const code = systemCode(error)
-      if (code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'EBUSY') return
+      if (code === 'ENOTEMPTY' || code === 'EEXIST' || code === 'EBUSY') return at
       throw error
     }
   }
+  return at
 }
 
 /**

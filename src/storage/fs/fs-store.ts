@@ -2,7 +2,7 @@
  * A folder as a store: a local disk, or a share that is mounted already. Objects are files, keys
  * are paths below the folder.
  */
-import type { BigIntStats } from 'node:fs'
+import type { BigIntStats, Stats } from 'node:fs'
 import { lstat, readdir, unlink } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
@@ -12,8 +12,9 @@ import type { Key, RunId } from '../../backupstore/layout.ts'
 import { STORE_PREFIX } from '../../backupstore/layout.ts'
 import type { ObjectInfo, ObjectStore, PutOptions } from '../../backupstore/object-store.ts'
 import { removeEmptyBelow, removeEmptyUpwards } from './folders.ts'
-import { isAbsent, targetError } from './fs-errors.ts'
+import { isAbsent, readError, targetError } from './fs-errors.ts'
 import { chunksOf, openFile, readFully } from './files.ts'
+import { lastCheck, removeFile } from './naming.ts'
 import { StorePaths } from './paths.ts'
 import { openRoot } from './root.ts'
 import { Staging } from './staging.ts'
@@ -47,6 +48,16 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
     }
   }
 
+  /** As `attempt`, for reading one object. */
+  const reading = async <T>(key: Key, work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof DroverError)) await root.check()
+      throw readError(error, key)
+    }
+  }
+
   /** Absent is an answer only as long as the target itself is there. */
   const surely = async <T>(found: T | undefined): Promise<T | undefined> => {
     if (found === undefined) await root.check()
@@ -59,7 +70,7 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
     signal: AbortSignal | undefined,
     use: (file: FileHandle, info: ObjectInfo) => Promise<T>,
   ) =>
-    attempt(`reading ${key}`, async () => {
+    reading(key, async () => {
       throwIfAborted(signal)
       const handle = await surely(await openFile(paths, key))
       if (!handle) return undefined
@@ -130,17 +141,21 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
 
   return {
     stat: (key, options = {}) =>
-      attempt(`reading ${key}`, async () => {
+      reading(key, async () => {
         throwIfAborted(options.signal)
         return surely(await statKey(key))
       }),
 
     async open(key, options = {}) {
-      return attempt(`reading ${key}`, async () => {
+      return reading(key, async () => {
         throwIfAborted(options.signal)
         const handle = await surely(await openFile(paths, key))
         if (!handle) return undefined
-        const info = infoOf(key, await handle.stat({ bigint: true }))
+        const stats = await handle.stat({ bigint: true }).catch(async (error: unknown) => {
+          await handle.close()
+          throw error
+        })
+        const info = infoOf(key, stats)
         const end = Math.min(info.sizeBytes, options.firstBytes ?? info.sizeBytes)
         return { info, chunks: chunksOf(handle, key, end, options.signal) }
       })
@@ -168,11 +183,11 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
         const staged = await staging.write(body, { durable, signal: options.signal })
         try {
           if (!(await expectationHolds(key, options.expect))) return { written: false }
-          const how = options.expect === 'absent' ? 'absent' : 'over'
-          const before = () => throwIfAborted(options.signal)
-          const { placed, changed } = await staging.place(staged, key, how, before)
-          if (!placed) return { written: false }
-          if (durable) for (const path of new Set(changed)) await flushFolder(path)
+          // a link in the place of an object is not ours to keep
+          const how = options.expect === 'absent' ? (there: Stats) => !there.isFile() : 'over'
+          if (!(await staging.place(staged, key, how, lastCheck(options))))
+            return { written: false }
+          if (durable) await staging.flushNames()
         } finally {
           await unlink(staged).catch(() => undefined)
         }
@@ -181,7 +196,8 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
         return { written: true, info }
       }),
 
-    openStaging: () => Promise.resolve(staging.area()),
+    openStaging: (isWhole = (_key, sizeBytes) => sizeBytes > 0) =>
+      Promise.resolve(staging.area(isWhole)),
 
     remove: (key, options = {}) =>
       attempt(`removing ${key}`, async () => {
@@ -189,14 +205,9 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
         await root.check()
         const path = await paths.inside(key)
         if (path === undefined) return false
-        const removed = await unlink(path).then(
-          () => true,
-          (error: unknown) => {
-            if (isAbsent(error)) return false
-            throw error
-          },
-        )
-        await removeEmptyUpwards(dirname(path), paths.ofPrefix(STORE_PREFIX))
+        const removed = await removeFile(path, options)
+        const left = await removeEmptyUpwards(dirname(path), paths.ofPrefix(STORE_PREFIX))
+        if (options.durable) await flushFolder(left)
         return removed
       }),
 

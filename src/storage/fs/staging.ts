@@ -3,10 +3,11 @@
  * names by a link or a rename, so that nothing half-written is ever seen under one.
  */
 import { constants } from 'node:fs'
-import { link, lstat, open, rename, rm, unlink, writeFile } from 'node:fs/promises'
+import type { Stats } from 'node:fs'
+import { lstat, open, rm, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import pLimit from 'p-limit'
-import { DroverError, systemCode, throwIfAborted } from '../../lib/errors.ts'
+import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import { flushFolder } from '../../lib/flush-folder.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
 import { STORE_PREFIX, stagingKey } from '../../backupstore/layout.ts'
@@ -14,6 +15,7 @@ import type { Body, StagingArea } from '../../backupstore/object-store.ts'
 import type { Ownership } from './folders.ts'
 import { giveTo, makeFolders, ownershipLike, removeEmptyUpwards } from './folders.ts'
 import { isAbsent, targetError } from './fs-errors.ts'
+import { placeNew, placeOver, statIfThere } from './naming.ts'
 import type { StorePaths } from './paths.ts'
 import type { Root } from './root.ts'
 
@@ -30,8 +32,12 @@ export class Staging {
   readonly #folder: string
   #like: Promise<Ownership> | undefined
   #made = false
+  #madeStore = false
   #count = 0
   #heartbeat: NodeJS.Timeout | undefined
+  #beating: Promise<void> | undefined
+  /** Folders whose names changed and were not flushed yet. */
+  readonly #unflushed = new Set<string>()
 
   constructor(paths: StorePaths, run: RunId, root: Root) {
     this.#paths = paths
@@ -57,8 +63,9 @@ export class Staging {
         size += chunk.length
       }
       throwIfAborted(options.signal)
-      if (size !== body.sizeBytes)
+      if (size !== body.sizeBytes) {
         throw new DroverError('INTERNAL', `a body of ${size} bytes that said ${body.sizeBytes}`)
+      }
       if (options.durable) await handle.datasync()
     } catch (error) {
       await handle.close()
@@ -71,36 +78,54 @@ export class Staging {
   }
 
   /**
-   * Gives a staged file its real name.
-   * @param how `absent` leaves what is there, `new` too unless it is empty
-   * @returns false when something was there, and the folders to flush
+   * Gives a staged file its real name. The folders whose names changed are flushed by `flushNames`.
+   * @param how `over` replaces what is there; otherwise what may be replaced of it
+   * @param before called directly before the name appears; stops that by throwing
+   * @returns false when something was there and stays
    */
   async place(
     staged: string,
     key: Key,
-    how: 'new' | 'absent' | 'over',
+    how: 'over' | ((there: Stats) => boolean),
     before: () => void,
-  ): Promise<{ placed: boolean; changed: string[] }> {
+  ): Promise<boolean> {
     const like = await this.#ownership()
     const path = this.#paths.of(key)
     const folder = dirname(path)
     for (let tries = 1; ; tries++) {
       try {
-        const changed = await makeFolders(this.#paths.root, folder, like)
-        before()
-        const placed =
-          how === 'over' ? await over(staged, path) : await asNew(staged, path, how === 'new')
-        return { placed, changed: [folder, ...changed] }
+        for (const made of await makeFolders(this.#paths.root, folder, like)) {
+          this.#unflushed.add(made)
+        }
+        if (how !== 'over' && !(await placeNew(staged, path, how, before))) return false
+        if (how === 'over') placeOver(staged, path, before)
+        this.#unflushed.add(folder)
+        return true
       } catch (error) {
         // Longhorn and others remove folders that are empty for a moment: make them again
-        if (!isAbsent(error) || tries >= PLACE_TRIES) throw error
-        await lstat(staged) // unless it is the staged file that is gone
+        if (isAbsent(error) && tries < PLACE_TRIES && (await statIfThere(staged))) continue
+        // an empty folder must not stay: Longhorn would take it for a backup
+        await removeEmptyUpwards(folder, this.#paths.ofPrefix(STORE_PREFIX)).catch(() => undefined)
+        throw error
       }
     }
   }
 
+  /** Makes all names that were given since the last time survive a power cut. */
+  async flushNames(): Promise<void> {
+    const folders = [...this.#unflushed]
+    this.#unflushed.clear()
+    const flushing = pLimit(FLUSHERS)
+    try {
+      await Promise.all(folders.map((folder) => flushing(() => flushFolder(folder))))
+    } catch (error) {
+      for (const folder of folders) this.#unflushed.add(folder)
+      throw error
+    }
+  }
+
   /** An area whose files are flushed and published together. */
-  area(): StagingArea {
+  area(isWhole: (key: Key, sizeBytes: number) => boolean): StagingArea {
     const flushing = pLimit(FLUSHERS)
     let waiting: Array<{ key: Key; path: string }> = []
     const flushFile = async (path: string) => {
@@ -128,17 +153,16 @@ export class Staging {
         waiting = []
         const created: Key[] = []
         const existed: Key[] = []
-        const changed = new Set<string>()
         let placed = 0
         try {
           await Promise.all(batch.map(({ path }) => flushing(() => flushFile(path))))
           for (const { key, path } of batch) {
-            const result = await this.place(path, key, 'new', beforeEach)
+            const mayReplace = (there: Stats) => !there.isFile() || !isWhole(key, there.size)
+            const isNew = await this.place(path, key, mayReplace, beforeEach)
             placed += 1
-            ;(result.placed ? created : existed).push(key)
-            for (const folder of result.changed) changed.add(folder)
+            ;(isNew ? created : existed).push(key)
           }
-          await Promise.all([...changed].map((folder) => flushing(() => flushFolder(folder))))
+          await this.flushNames()
         } catch (error) {
           waiting = [...batch.slice(placed), ...waiting] // for `discard`
           throw targetError(error, 'publishing blocks')
@@ -156,9 +180,13 @@ export class Staging {
   /** Removes this run's folder, and the ones above it that are empty then. */
   async close(): Promise<void> {
     clearInterval(this.#heartbeat)
+    await this.#beating
     if (!this.#made) return
     await rm(this.#folder, { recursive: true, force: true })
-    await removeEmptyUpwards(dirname(this.#folder), this.#paths.ofPrefix(STORE_PREFIX))
+    const store = this.#paths.ofPrefix(STORE_PREFIX)
+    await removeEmptyUpwards(dirname(this.#folder), store)
+    // who only looked for a backup leaves no store behind where there was none
+    if (this.#madeStore) await removeEmptyUpwards(store, this.#paths.root)
   }
 
   /** The server's time: that of a file written now, ms since 1970. */
@@ -173,7 +201,10 @@ export class Staging {
     await this.#root.check()
     for (let tries = 1; ; tries++) {
       try {
-        await makeFolders(this.#paths.root, this.#folder, like)
+        for (const made of await makeFolders(this.#paths.root, this.#folder, like)) {
+          this.#unflushed.add(made)
+          if (made === this.#paths.root) this.#madeStore = true
+        }
         break
       } catch (error) {
         if (!isAbsent(error) || tries >= PLACE_TRIES) throw error
@@ -182,41 +213,13 @@ export class Staging {
     this.#made = true
     // A run that waits for its lock has no lock file; this tells gc that it lives.
     this.#heartbeat ??= setInterval(() => {
-      writeFile(join(this.#folder, 'alive'), '', { mode: 0o600 }).catch(() => undefined)
+      this.#beating = writeFile(join(this.#folder, 'alive'), '', { mode: 0o600 }).catch(
+        () => undefined,
+      )
     }, HEARTBEAT_MS).unref()
   }
 
   #ownership(): Promise<Ownership> {
     return (this.#like ??= ownershipLike(this.#paths.ofPrefix(STORE_PREFIX)))
   }
-}
-
-async function over(staged: string, path: string): Promise<boolean> {
-  await rename(staged, path)
-  return true
-}
-
-/** A link fails where something stands already; a rename would replace it. */
-async function asNew(staged: string, path: string, overEmpty: boolean): Promise<boolean> {
-  try {
-    await link(staged, path)
-  } catch (error) {
-    const code = systemCode(error)
-    if (code === 'EEXIST') {
-      const there = await lstat(path).catch(() => undefined)
-      // an empty file is what a power cut left, a link is not ours: both are replaced
-      if (!there || !there.isFile() || (overEmpty && there.size === 0)) return over(staged, path)
-      await unlink(staged)
-      return false
-    }
-    // file systems without hard links (CIFS, FAT): a check, then a rename
-    if (code !== 'EPERM' && code !== 'ENOTSUP' && code !== 'EMLINK') throw error
-    if (await lstat(path).catch(() => undefined)) {
-      await unlink(staged)
-      return false
-    }
-    return over(staged, path)
-  }
-  await unlink(staged)
-  return true
 }

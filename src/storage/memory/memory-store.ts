@@ -95,6 +95,7 @@ export function openMemoryStore({ clock, faults }: MemoryStoreOptions): MemorySt
       if (typeof expect === 'object' && there?.version !== expect.version) return { written: false }
       const bytes = collect(body)
       throwIfAborted(options.signal)
+      options.before?.()
       objects.set(key, { bytes, modifiedAtMs: clock.wallMs(), generation: ++generation })
       const info = infoOf(key)
       if (!info) throw new DroverError('INTERNAL', 'the object just written is gone')
@@ -103,6 +104,7 @@ export function openMemoryStore({ clock, faults }: MemoryStoreOptions): MemorySt
 
     async remove(key, options = {}) {
       await enter('remove', key, options.signal)
+      options.before?.()
       return objects.delete(key)
     },
 

@@ -5,7 +5,7 @@
  *
  * Plain JavaScript, so that it costs the process no type stripping.
  */
-import { writeFileSync } from 'node:fs'
+import fs, { writeFileSync } from 'node:fs'
 import fsPromises from 'node:fs/promises'
 import { syncBuiltinESMExports } from 'node:module'
 import { isMainThread } from 'node:worker_threads'
@@ -39,6 +39,19 @@ if (isMainThread && process.env.DROVER_TEST_STEP) {
     await result
     if (step.when === 'after') await act()
     return result
+  }
+
+  // the same call in its synchronous form counts as well; it can be stopped by a signal only
+  const originalSync = ofHandle ? undefined : fs[`${name}Sync`]
+  if (originalSync && step.action !== 'hang') {
+    fs[`${name}Sync`] = function stoppingSync(...args) {
+      const fits = args.some((arg) => typeof arg === 'string' && path.test(arg))
+      if (!fits || ++seen !== step.nth) return originalSync.apply(this, args)
+      if (step.when !== 'after') process.kill(process.pid, step.action)
+      const result = originalSync.apply(this, args)
+      if (step.when === 'after') process.kill(process.pid, step.action)
+      return result
+    }
   }
   syncBuiltinESMExports()
 }

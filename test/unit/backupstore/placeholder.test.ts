@@ -25,6 +25,7 @@ const lockWith = (others: LockFile[]): Lock => ({
   acquired: Promise.resolve(),
   signal: new AbortController().signal,
   assertHeld: () => undefined,
+  confirm: () => Promise.resolve(),
   serverNowMs: () => NOW,
   others: () => Promise.resolve(others),
   release: () => Promise.resolve(),

@@ -171,15 +171,23 @@ describe('a file that exists', () => {
     assert.deepEqual(await readdir(folder), ['disk.img'])
   })
 
-  test('as a link is replaced by force, and what it points to stays', async (t) => {
+  test('as a link is neither followed nor replaced, even by force', async (t) => {
     const { folder, file } = await place(t)
     await existing['a link']?.(file, folder)
-    const writer = await openWriter(t, file, { force: true, sizeBytes: 4 })
-    await writer.write(Buffer.from('ours'), 0)
-    await writer.commit()
-    assert.ok((await lstat(file)).isFile())
-    assert.equal(await readFile(file, 'utf8'), 'ours')
+    await assert.rejects(openWriter(t, file, { force: true }), /name the file it leads to/)
+    assert.ok((await lstat(file)).isSymbolicLink())
     assert.equal(await readFile(join(folder, 'elsewhere'), 'utf8'), 'theirs')
+  })
+
+  test('is replaced by one with its mode and owner; a new one is private', async (t) => {
+    const { file } = await place(t)
+    for (const mode of [0o600, 0o640, 0o400]) {
+      const writer = await openWriter(t, file, { force: true, sizeBytes: 4 })
+      await writer.write(Buffer.from('ours'), 0)
+      await writer.commit()
+      assert.equal((await lstat(file)).mode & 0o777, mode, 'as the one before')
+      await chmod(file, mode === 0o600 ? 0o640 : 0o400)
+    }
   })
 
   for (const what of ['a folder', 'a named pipe']) {
@@ -484,7 +492,7 @@ async function deadProcess(): Promise<Process> {
 
 /** A process that ended and that its parent does not ask after. */
 async function zombieProcess(t: TestContext): Promise<Process> {
-  const parent = spawn('sh', ['-c', 'sleep 0 & echo $!; exec sleep 60'])
+  const parent = spawn('sh', ['-c', 'sleep 0.3 & echo $!; exec sleep 60'])
   t.after(() => endChild(parent))
   const [line] = (await once(parent.stdout, 'data')) as [Buffer]
   const pid = Number(line.toString())
