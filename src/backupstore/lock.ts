@@ -104,7 +104,7 @@ export function openLock(options: LockOptions): Lock {
     warnOfSkew(serverNowMs() - clock.wallMs(), options.onEvent)
     await clock.sleep(LOCK_SETTLE_MS, signal)
     const nowMs = serverNowMs() // before reading, which may take a while
-    const locks = await readLocks(store, signal)
+    const locks = await readLocks(store, signal, nowMs)
     const own = locks.find((lock) => lock.name === nameOfLockKey(key))
     if (!own) {
       throw new DroverError(
@@ -148,7 +148,7 @@ export function openLock(options: LockOptions): Lock {
       if (clock.monotonicMs() + BUSY_POLL_MS > deadline) throw busy(holder, age, options)
       await clock.sleep(BUSY_POLL_MS, signal)
       const nowMs = serverNowMs()
-      const locks = await readLocks(store, signal)
+      const locks = await readLocks(store, signal, nowMs)
       holder = locks.find((lock) => isOther(lock, options.type) && !isExpired(lock, nowMs))
     }
   }
@@ -211,7 +211,7 @@ export function openLock(options: LockOptions): Lock {
     },
     async others() {
       const nowMs = serverNowMs()
-      const locks = await readLocks(store, options.signal)
+      const locks = await readLocks(store, options.signal, nowMs)
       return locks.filter((lock) => lock.name !== nameOfLockKey(key) && !isExpired(lock, nowMs))
     },
     async release() {

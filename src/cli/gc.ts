@@ -13,6 +13,7 @@ interface Options extends CommonOptions {
   readonly target: string
   readonly dryRun?: boolean
   readonly minAge: number
+  readonly allowEmpty?: boolean
   readonly lockTimeout: number
 }
 
@@ -25,6 +26,10 @@ export function defineGc(program: Command, context: Context): void {
     .requiredOption('--target <url>', 'as in vfs:///mnt/store')
     .option('--dry-run', 'tell what would go, remove nothing')
     .addOption(minAgeOption())
+    .option(
+      '--allow-empty',
+      'remove blocks even when the store has no backup at all; so does giving a --min-age',
+    )
     .addOption(lockTimeoutOption())
     .addHelpText(
       'after',
@@ -33,7 +38,7 @@ Examples:
   drover gc --target vfs:///mnt/store --dry-run
   drover gc --target vfs:///mnt/store --min-age 24h`,
     )
-    .action((options: Options) =>
+    .action((options: Options, command: Command) =>
       answer(context, options, (run) => {
         const target = parseTargetUrl(options.target)
         return withStore(target, run, async (tools) => {
@@ -43,6 +48,9 @@ Examples:
               dryRun: options.dryRun ?? false,
               minAgeMs: options.minAge,
               lockTimeoutMs: options.lockTimeout,
+              // whoever names an age has thought about what goes
+              allowEmpty:
+                options.allowEmpty ?? command.getOptionValueSource('minAge') !== 'default',
             },
             tools,
           )

@@ -1,20 +1,22 @@
-/** Deleting a backup: its config first, then those of its blocks that nobody else refers to. */
-import { DroverError, isDroverError } from '../lib/errors.ts'
-import { withReleasers } from '../lib/releasers.ts'
+/**
+ * Deleting a backup: its config first, then those of its blocks that nobody else refers to. Once
+ * the config is gone the backup is deleted; what happens to its blocks after that is told.
+ */
+import { DroverError, isDroverError, throwIfAborted } from '../lib/errors.ts'
 import { BlockTable } from '../backupstore/block-table.ts'
 import type { StoredBackup } from '../backupstore/catalog.ts'
-import { listConfigs, readBackup } from '../backupstore/catalog.ts'
+import { CONFIG_UNREADABLE, readBackup } from '../backupstore/catalog.ts'
 import { CONFIGS_PREFIX, configKey } from '../backupstore/layout.ts'
-import type { Lock } from '../backupstore/lock.ts'
-import { openLock } from '../backupstore/lock.ts'
 import { LOCK_EXPIRY_MS } from '../backupstore/lock-file.ts'
-import type { ObjectInfo, PruneStore } from '../backupstore/object-store.ts'
-import type { Observer } from '../backupstore/observer.ts'
+import type { BackupName } from '../backupstore/names.ts'
+import type { PruneStore } from '../backupstore/object-store.ts'
 import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
 import type { BackupUrl } from '../backupstore/target-url.ts'
 import type { Collected } from './collect.ts'
-import { collectBlocks } from './collect.ts'
+import { collectBlocks, newTally } from './collect.ts'
 import type { PruneTools } from './tools.ts'
+import type { Held } from './under-deletion-lock.ts'
+import { underDeletionLock } from './under-deletion-lock.ts'
 
 export interface DeleteRequest {
   readonly backup: BackupUrl
@@ -29,7 +31,7 @@ export interface DeleteSummary {
   readonly freedBytes: number
   /** Blocks of this backup that nobody needs any more and that are too young to go. */
   readonly tooYoungBlocks: number
-  /** Why no blocks were collected; null when they were. The backup is deleted in any case. */
+  /** Why not all blocks were collected; null when they were. The backup is deleted in any case. */
   readonly blocksKept: string | null
   readonly seconds: number
 }
@@ -37,42 +39,17 @@ export interface DeleteSummary {
 /** @throws DroverError BACKUP_NOT_FOUND, BACKUP_IN_PROGRESS, STORE_BUSY, LOCK_LOST, TARGET_* */
 export async function deleteBackup(
   { backup: { name, text }, minAgeMs, lockTimeoutMs }: DeleteRequest,
-  { store, clock, run, signal: stop, observer }: PruneTools,
+  tools: PruneTools,
 ): Promise<DeleteSummary> {
+  const { store, clock, observer, signal: stop } = tools
   const startedMs = clock.monotonicMs()
-  return withReleasers(async (own) => {
-    const seenBefore = await listConfigs(store, stop)
-    const lock = openLock({
-      store,
-      type: 'deletion',
-      run,
-      clock,
-      signal: stop,
-      timeoutMs: lockTimeoutMs,
-      onEvent: (event) => observer.lock(event),
-    })
-    own.add(() => lock.release())
-    const signal = AbortSignal.any([stop, lock.signal])
-    observer.phase('waiting for the lock')
-    await lock.acquired
-
+  return underDeletionLock(tools, lockTimeoutMs, async (held) => {
     observer.phase('deleting')
-    const key = configKey(name)
-    const found = await lookAt(store, name, signal, observer)
-    const before = seenBefore.find((info) => info.key === key)
-    if (found) await refuseLive(found, before, lock)
-    lock.assertHeld()
-    if (!(await store.remove(key))) throw notFound(name)
-    await store.removeEmptyFolders?.(CONFIGS_PREFIX, { minAgeMs: 0 })
+    const found = await lookAt(store, name, held.signal)
+    if (!('unreadable' in found)) await refuseLive(found, held)
+    await removeConfig(store, name, held)
 
-    const { collected, blocksKept } = await collect(found, {
-      store,
-      lock,
-      signal,
-      minAgeMs,
-      dryRun: false,
-      seenBefore,
-    })
+    const { collected, blocksKept } = await collect(found, store, { ...held, minAgeMs, stop })
     if (blocksKept !== null) observer.warn(`the backup is deleted, its blocks stay: ${blocksKept}`)
     return {
       url: text,
@@ -85,30 +62,30 @@ export async function deleteBackup(
   })
 }
 
-/** @returns undefined for a config that exists and cannot be read: it is deleted all the same */
+/** Why a config that exists cannot be read; it is deleted all the same. */
+interface Unreadable {
+  readonly unreadable: string
+}
+
 async function lookAt(
   store: PruneStore,
-  name: BackupUrl['name'],
+  name: BackupName,
   signal: AbortSignal,
-  observer: Observer,
-): Promise<StoredBackup | undefined> {
+): Promise<StoredBackup | Unreadable> {
   try {
     const found = await readBackup(store, name, signal)
     if (!found) throw notFound(name)
     return found
   } catch (error) {
-    if (!isDroverError(error, 'CONFIG_INVALID')) throw error
-    observer.warn(`${error.message}. It is deleted; gc finds its blocks`)
-    return undefined
+    // damaged, forbidden or no plain file: none of that keeps the entry itself from being removed
+    if (!isDroverError(error, ...CONFIG_UNREADABLE)) throw error
+    return { unreadable: error.message }
   }
 }
 
-async function refuseLive(
-  { backup, info }: StoredBackup,
-  before: ObjectInfo | undefined,
-  lock: Lock,
-): Promise<void> {
-  if (backup.completedAt !== '' || (await isDeadPlaceholder(info, before, lock))) return
+async function refuseLive({ backup, info }: StoredBackup, held: Held): Promise<void> {
+  if (backup.completedAt !== '') return
+  if (await isDeadPlaceholder(info, held.seenBefore.get(info.key), held.lock)) return
   throw new DroverError(
     'BACKUP_IN_PROGRESS',
     `${backup.name} may be being backed up, since ${backup.createdAt || 'an unknown time'}: it can be deleted ${LOCK_EXPIRY_MS / 1000} s after its writer's last sign of life`,
@@ -116,33 +93,61 @@ async function refuseLive(
   )
 }
 
+async function removeConfig(
+  store: PruneStore,
+  name: BackupName,
+  { signal, mayRemove }: Held,
+): Promise<void> {
+  try {
+    // durable: a power cut must not bring it back when its blocks are gone
+    if (await store.remove(configKey(name), { before: mayRemove, signal, durable: true })) return
+  } catch (error) {
+    if (!isDroverError(error, 'UNSAFE_PATH')) throw error
+    const folder = `${CONFIGS_PREFIX}${name}`
+    throw new DroverError(
+      'UNSAFE_PATH',
+      `${name} is not deleted: ${error.message}. Remove ${JSON.stringify(folder)} in the target by hand, then run gc`,
+      { details: { name, remove: folder }, cause: error },
+    )
+  }
+  throw notFound(name)
+}
+
 const notFound = (name: string) =>
   new DroverError('BACKUP_NOT_FOUND', `there is no backup ${name} in this target`, {
     details: { name },
   })
 
-const KEEPS_BLOCKS = [
-  'CONFIG_INVALID',
-  'UNSAFE_PATH',
-  'BACKUP_IN_PROGRESS',
-  'STORE_CHANGED',
-] as const
+interface Collecting extends Held {
+  readonly minAgeMs: number
+  /** Whoever stops the run wants it to end as interrupted, whatever it did until then. */
+  readonly stop: AbortSignal
+}
 
 /** The backup is gone by now: what keeps its blocks from being collected is told, not thrown. */
 async function collect(
-  found: StoredBackup | undefined,
-  options: Parameters<typeof collectBlocks>[0],
+  found: StoredBackup | Unreadable,
+  store: PruneStore,
+  { minAgeMs, stop, ...held }: Collecting,
 ): Promise<{ collected: Collected; blocksKept: string | null }> {
-  const nothing: Collected = { removed: 0, kept: 0, tooYoung: 0, freedBytes: 0 }
-  if (!found) return { collected: nothing, blocksKept: 'its config could not be read' }
-  const { blocks } = found.backup
-  const among = new BlockTable(blocks.length)
-  for (let entry = 0; entry < blocks.length; entry++) among.setEntry(blocks, entry, 0)
-  if (among.size === 0) return { collected: nothing, blocksKept: null }
+  const collected = newTally()
   try {
-    return { collected: await collectBlocks({ ...options, among }), blocksKept: null }
+    await store.removeEmptyFolders?.(CONFIGS_PREFIX, { minAgeMs: 0 })
+    if ('unreadable' in found) {
+      const blocksKept = `its config could not be read: ${found.unreadable}. gc finds them`
+      return { collected, blocksKept }
+    }
+    const { blocks } = found.backup
+    const among = new BlockTable(blocks.length)
+    for (let entry = 0; entry < blocks.length; entry++) among.setEntry(blocks, entry, 0)
+    if (among.size > 0) {
+      const gone = new Set([found.info.key])
+      const all = { ...held, store, minAgeMs, dryRun: false, gone, allowEmpty: true, among }
+      await collectBlocks(all, collected)
+    }
+    return { collected, blocksKept: null }
   } catch (error) {
-    if (!isDroverError(error, ...KEEPS_BLOCKS)) throw error
-    return { collected: nothing, blocksKept: error.message }
+    throwIfAborted(stop)
+    return { collected, blocksKept: error instanceof Error ? error.message : String(error) }
   }
 }

@@ -1,31 +1,34 @@
 /** Collecting garbage: what dead runs left behind, and blocks that no backup refers to. */
-import { withReleasers } from '../lib/releasers.ts'
-import { listConfigs, readBackup } from '../backupstore/catalog.ts'
 import { isDroverError } from '../lib/errors.ts'
-import type { RunId } from '../backupstore/layout.ts'
+import { CONFIG_UNREADABLE, listConfigs, readFacts } from '../backupstore/catalog.ts'
+import type { Key, RunId } from '../backupstore/layout.ts'
 import {
   IMAGES_PREFIX,
   LOCKS_PREFIX,
   STAGING_PREFIX,
+  configKey,
   isLockKey,
   lockKey,
   nameOfConfigKey,
   runOfStagingKey,
 } from '../backupstore/layout.ts'
-import type { Lock } from '../backupstore/lock.ts'
-import { openLock } from '../backupstore/lock.ts'
 import { LOCK_EXPIRY_MS } from '../backupstore/lock-file.ts'
+import type { BackupName } from '../backupstore/names.ts'
 import { isReadableName } from '../backupstore/names.ts'
-import type { ObjectInfo, PruneStore } from '../backupstore/object-store.ts'
+import type { PruneStore } from '../backupstore/object-store.ts'
 import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
 import { collectBlocks } from './collect.ts'
 import type { PruneTools } from './tools.ts'
+import type { Held } from './under-deletion-lock.ts'
+import { underDeletionLock } from './under-deletion-lock.ts'
 
 export interface GcRequest {
   readonly target: string
   readonly dryRun: boolean
   readonly minAgeMs: number
   readonly lockTimeoutMs: number
+  /** Whether blocks go even when there is no backup at all. */
+  readonly allowEmpty: boolean
 }
 
 export interface GcSummary {
@@ -48,26 +51,14 @@ export interface GcSummary {
 
 /** @throws DroverError CONFIG_INVALID, BACKUP_IN_PROGRESS, STORE_*, LOCK_LOST, TARGET_* */
 export async function collectGarbage(
-  { target, dryRun, minAgeMs, lockTimeoutMs }: GcRequest,
-  { store, clock, run, signal: stop, observer }: PruneTools,
+  { target, dryRun, minAgeMs, lockTimeoutMs, allowEmpty }: GcRequest,
+  tools: PruneTools,
 ): Promise<GcSummary> {
+  const { store, clock, run, observer } = tools
   const startedMs = clock.monotonicMs()
-  return withReleasers(async (own) => {
-    const seenBefore = await listConfigs(store, stop)
-    const lock = openLock({
-      store,
-      type: 'deletion',
-      run,
-      clock,
-      signal: stop,
-      timeoutMs: lockTimeoutMs,
-      onEvent: (event) => observer.lock(event),
-    })
-    own.add(() => lock.release())
-    const signal = AbortSignal.any([stop, lock.signal])
-    observer.phase('waiting for the lock')
-    await lock.acquired
-    const sweep: Sweep = { store, lock, run, signal, dryRun, seenBefore }
+  return underDeletionLock(tools, lockTimeoutMs, async (held) => {
+    const { lock, signal } = held
+    const sweep: Sweep = { ...held, store, run, dryRun }
 
     // staging is judged by its locks, so it goes before they do
     observer.phase('removing what dead runs left')
@@ -76,7 +67,8 @@ export async function collectGarbage(
     const locks = await sweepLocks(sweep)
 
     observer.phase('collecting blocks')
-    const blocks = await collectBlocks({ store, lock, signal, minAgeMs, dryRun, seenBefore })
+    const gone = new Set(placeholders.map(configKey))
+    const blocks = await collectBlocks({ ...held, store, minAgeMs, dryRun, gone, allowEmpty })
     lock.assertHeld()
     const folders =
       ((await store.removeEmptyFolders?.(IMAGES_PREFIX, { minAgeMs: 0, dryRun, signal })) ?? 0) +
@@ -101,64 +93,74 @@ export async function collectGarbage(
   })
 }
 
-interface Sweep {
+interface Sweep extends Held {
   readonly store: PruneStore
-  readonly lock: Lock
   readonly run: RunId
-  readonly signal: AbortSignal
   readonly dryRun: boolean
-  readonly seenBefore: readonly ObjectInfo[]
 }
 
-async function removeUnlessDry({ store, lock, dryRun }: Sweep, key: string): Promise<void> {
-  if (dryRun) return
-  lock.assertHeld()
-  await store.remove(key)
+async function removeUnlessDry(sweep: Sweep, key: Key): Promise<void> {
+  const { store, signal, dryRun, mayRemove } = sweep
+  if (!dryRun) await store.remove(key, { before: mayRemove, signal })
 }
 
 /** @returns the names of placeholders whose writers are dead */
-async function sweepPlaceholders(sweep: Sweep): Promise<string[]> {
+async function sweepPlaceholders(sweep: Sweep): Promise<BackupName[]> {
   const { store, lock, signal, seenBefore } = sweep
-  const names: string[] = []
-  for (const { key } of await listConfigs(store, signal)) {
+  const names: BackupName[] = []
+  for (const { key } of (await listConfigs(store, signal)).configs) {
     const name = nameOfConfigKey(key) ?? ''
     if (!isReadableName(name)) continue
-    const found = await readBackup(store, name, signal).catch((error: unknown) => {
-      if (isDroverError(error, 'CONFIG_INVALID', 'UNSAFE_PATH')) return undefined // collecting says so
+    const found = await readFacts(store, name, signal).catch((error: unknown) => {
+      if (isDroverError(error, ...CONFIG_UNREADABLE)) return undefined // collecting says so
       throw error
     })
-    if (!found || found.backup.completedAt !== '') continue
-    const before = seenBefore.find((info) => info.key === key)
-    if (!(await isDeadPlaceholder(found.info, before, lock))) continue
+    if (!found || found.facts.completedAt !== '') continue
+    if (!(await isDeadPlaceholder(found.info, seenBefore.get(key), lock))) continue
     await removeUnlessDry(sweep, key)
     names.push(name)
   }
   return names
 }
 
+/** What one run staged. */
+interface Staged {
+  readonly keys: Key[]
+  bytes: number
+  newestMs: number
+}
+
 /** Files of runs whose lock expired, or that have no lock and gave no sign of life for as long. */
 async function sweepStaging(sweep: Sweep): Promise<{ files: number; bytes: number }> {
-  const { store, lock, run, signal } = sweep
-  const runs = new Map<RunId, ObjectInfo[]>()
-  for await (const page of store.list(STAGING_PREFIX, { signal })) {
-    for (const info of page) {
-      const owner = runOfStagingKey(info.key)
-      if (owner !== undefined && owner !== run) runs.set(owner, [...(runs.get(owner) ?? []), info])
-    }
-  }
+  const { store, lock, signal } = sweep
   let files = 0
   let bytes = 0
-  for (const [owner, infos] of runs) {
+  for (const [owner, staged] of await stagedByRun(sweep)) {
     const ownLock = await store.stat(lockKey(owner), { signal })
-    const lastSign = ownLock?.modifiedAtMs ?? Math.max(...infos.map((info) => info.modifiedAtMs))
+    const lastSign = ownLock?.modifiedAtMs ?? staged.newestMs
     if (lock.serverNowMs() - lastSign <= LOCK_EXPIRY_MS) continue
-    for (const { key, sizeBytes } of infos) {
-      await removeUnlessDry(sweep, key)
-      files += 1
-      bytes += sizeBytes
-    }
+    for (const key of staged.keys) await removeUnlessDry(sweep, key)
+    files += staged.keys.length
+    bytes += staged.bytes
   }
   return { files, bytes }
+}
+
+/** All runs but our own. One that died over a large image leaves a hundred thousand files. */
+async function stagedByRun({ store, run, signal }: Sweep): Promise<Map<RunId, Staged>> {
+  const runs = new Map<RunId, Staged>()
+  for await (const page of store.list(STAGING_PREFIX, { signal })) {
+    for (const { key, sizeBytes, modifiedAtMs } of page) {
+      const owner = runOfStagingKey(key)
+      if (owner === undefined || owner === run) continue
+      const staged = runs.get(owner) ?? { keys: [], bytes: 0, newestMs: Number.NEGATIVE_INFINITY }
+      staged.keys.push(key)
+      staged.bytes += sizeBytes
+      staged.newestMs = Math.max(staged.newestMs, modifiedAtMs)
+      runs.set(owner, staged)
+    }
+  }
+  return runs
 }
 
 async function sweepLocks(sweep: Sweep): Promise<number> {

@@ -3,16 +3,16 @@ import type { Clock } from '../lib/clock.ts'
 import { DroverError } from '../lib/errors.ts'
 import { runLanes } from '../lib/lanes.ts'
 import type { BlockId } from '../backupstore/block.ts'
-import { BLOCK_BYTES, blockLength } from '../backupstore/block.ts'
+import { blockLength } from '../backupstore/block.ts'
 import type { BlockMap } from '../backupstore/block-map.ts'
-import { BlockTable } from '../backupstore/block-table.ts'
+import type { BlockTable } from '../backupstore/block-table.ts'
 import type { StoredBackup } from '../backupstore/catalog.ts'
 import type { BlockCompute } from '../backupstore/compute.ts'
 import { configKey } from '../backupstore/layout.ts'
 import type { Lock } from '../backupstore/lock.ts'
 import type { ReadStore } from '../backupstore/object-store.ts'
 import type { Observer } from '../backupstore/observer.ts'
-import type { BlockReader, BlockState } from '../backupstore/read-block.ts'
+import type { BlockReader } from '../backupstore/read-block.ts'
 import { readBlock, underLock } from '../backupstore/read-block.ts'
 
 export interface VerifyTools {
@@ -37,8 +37,18 @@ export interface Bad {
 
 export const none = (): Bad => ({ missing: [], corrupt: [] })
 
-/** Bad blocks are few; a store with nothing but bad ones still fits. */
-export type Suspects = Map<BlockId, Exclude<BlockState, { state: 'good' }>>
+/**
+ * Blocks that looked bad, each with the value `UNSEEN`. In a store with nothing but bad ones they
+ * are as many as the blocks of the image, so there is no object for each until the answer is made.
+ */
+export type Suspects = BlockTable
+
+/** The values of suspects while they are looked at again. */
+export const UNSEEN = 0
+const GOOD = 1
+const MISSING = 2
+/** Plus the place of the reason among all reasons. */
+const CORRUPT = 3
 
 /**
  * The second look: each suspect is read again under the lock, and the config must still be the
@@ -60,32 +70,49 @@ export async function confirm(
       retryable: true,
     })
   }
-  const offsets = offsetsOf(blocks, suspects)
-  const bad = none()
+  const reasons = new Map<string, number>()
   const reader: BlockReader = { store, compute, strictness: 'frame', lock }
-  await runLanes(compute.slots, suspects.keys(), signal, async (id, slot, laneSignal) => {
-    const at = offsets.get(id) ?? []
-    const length = blockLength(sizeBytes, (at[0] ?? 0) / BLOCK_BYTES)
-    const state = await readBlock(reader, id, length, slot, laneSignal)
-    if (state.state === 'missing') bad.missing.push({ id, offsets: at })
-    if (state.state === 'corrupt') bad.corrupt.push({ id, offsets: at, reason: state.reason })
+  const again = entriesToSee(blocks, suspects)
+  await runLanes(compute.slots, again, signal, async (entry, slot, laneSignal) => {
+    const length = blockLength(sizeBytes, blocks.indexAt(entry))
+    const state = await readBlock(reader, blocks.idAt(entry), length, slot, laneSignal)
+    if (state.state === 'missing') suspects.setEntry(blocks, entry, MISSING)
+    if (state.state === 'corrupt') {
+      const place = reasons.get(state.reason) ?? reasons.size
+      reasons.set(state.reason, place)
+      suspects.setEntry(blocks, entry, CORRUPT + place)
+    }
   })
-  const byOffset = (a: BadBlock, b: BadBlock) => (a.offsets[0] ?? 0) - (b.offsets[0] ?? 0)
-  bad.missing.sort(byOffset)
-  bad.corrupt.sort(byOffset)
-  return bad
+  return answerOf(blocks, suspects, [...reasons.keys()])
 }
 
-function offsetsOf(blocks: BlockMap, suspects: Suspects): Map<BlockId, number[]> {
-  const wanted = new BlockTable(suspects.size)
-  for (const id of suspects.keys()) wanted.set(id, 0)
-  const offsets = new Map<BlockId, number[]>()
+/** One entry of each suspect, taken for good unless something else is found. */
+function* entriesToSee(blocks: BlockMap, suspects: Suspects): Generator<number, void, undefined> {
   for (let entry = 0; entry < blocks.length; entry++) {
-    if (!wanted.hasEntry(blocks, entry)) continue
-    const id = blocks.idAt(entry)
-    const at = offsets.get(id)
-    if (at) at.push(blocks.offsetAt(entry))
-    else offsets.set(id, [blocks.offsetAt(entry)])
+    if (suspects.getEntry(blocks, entry) !== UNSEEN) continue
+    suspects.setEntry(blocks, entry, GOOD)
+    yield entry
   }
-  return offsets
+}
+
+/** What is bad, in the order in which it first stands in the image. */
+function answerOf(blocks: BlockMap, suspects: Suspects, reasons: readonly string[]): Bad {
+  const bad = none()
+  // from here on the value of a bad block tells where its offsets are gathered
+  const gathered: number[][] = []
+  const firstGathered = CORRUPT + reasons.length
+  for (let entry = 0; entry < blocks.length; entry++) {
+    const verdict = suspects.getEntry(blocks, entry) ?? GOOD
+    const offset = blocks.offsetAt(entry)
+    if (verdict < MISSING) continue
+    if (verdict >= firstGathered) {
+      gathered[verdict - firstGathered]?.push(offset)
+      continue
+    }
+    const found = { id: blocks.idAt(entry), offsets: [offset] }
+    suspects.setEntry(blocks, entry, firstGathered + gathered.push(found.offsets) - 1)
+    if (verdict === MISSING) bad.missing.push(found)
+    else bad.corrupt.push({ ...found, reason: reasons[verdict - CORRUPT] ?? '' })
+  }
+  return bad
 }

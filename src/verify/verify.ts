@@ -10,6 +10,7 @@ import { DroverError } from '../lib/errors.ts'
 import { orAborted, runLanes } from '../lib/lanes.ts'
 import type { Checksum } from '../backupstore/block.ts'
 import type { BlockMap } from '../backupstore/block-map.ts'
+import { BlockTable } from '../backupstore/block-table.ts'
 import type { StoredBackup } from '../backupstore/catalog.ts'
 import type { Backup } from '../backupstore/config.ts'
 import { piecesOf } from '../backupstore/pieces.ts'
@@ -19,7 +20,7 @@ import { readBlock } from '../backupstore/read-block.ts'
 import { requireBackup } from '../backupstore/require-backup.ts'
 import type { BackupUrl } from '../backupstore/target-url.ts'
 import type { Bad, BadBlock, Suspects, VerifyTools } from './look-again.ts'
-import { confirm, none } from './look-again.ts'
+import { UNSEEN, confirm, none } from './look-again.ts'
 
 export const VERIFY_LEVELS = ['config', 'exists', 'full'] as const
 export type VerifyLevel = (typeof VERIFY_LEVELS)[number]
@@ -130,9 +131,9 @@ async function findMissing(
 ): Promise<Suspects> {
   observer.phase('listing blocks')
   const pool = await listPool(store, signal)
-  const missing: Suspects = new Map()
+  const missing: Suspects = new BlockTable()
   for (let entry = 0; entry < blocks.length; entry++) {
-    if (!pool.hasEntry(blocks, entry)) missing.set(blocks.idAt(entry), { state: 'missing' })
+    if (!pool.hasEntry(blocks, entry)) missing.setEntry(blocks, entry, UNSEEN)
   }
   return missing
 }
@@ -144,7 +145,7 @@ async function readAll(
   { store, compute, lock, signal, observer }: VerifyTools,
 ): Promise<{ suspects: Suspects; checksum: Checksum | undefined }> {
   observer.phase('verifying', backup.sizeBytes)
-  const suspects: Suspects = new Map()
+  const suspects: Suspects = new BlockTable()
   const noMoreHash = new AbortController()
   const hash = compute.openFileHash(AbortSignal.any([signal, noMoreHash.signal]))
   // what a bad block leaves unhashed is not waited for
@@ -166,7 +167,7 @@ async function readAll(
       if (state.state === 'good') {
         await unlessBad(orAborted(hash.addBlock(piece.order, slot, piece.length), laneSignal))
       } else {
-        suspects.set(piece.id, state)
+        suspects.set(piece.id, UNSEEN)
         noMoreHash.abort(new DroverError('BLOCK_CORRUPT', 'a block is bad'))
       }
     }

@@ -4,6 +4,7 @@ import {
   cp,
   mkdir,
   readFile,
+  rename,
   rm,
   rmdir,
   symlink,
@@ -565,6 +566,36 @@ describe('deleting and collecting', { concurrency: 4 }, () => {
       assert.deepEqual(await blockFiles(store), blocks)
     })
   }
+
+  it('removes no block of a backup whose config was renamed, and a listing names it', async (t) => {
+    const { store, target } = await copyOfStore(t)
+    const config = configPath(store, 'other')
+    await rename(config, `${config}.bak`)
+    const before = await blockFiles(store)
+    const { message } = await fails(3, 'CONFIG_INVALID', ['gc', '--target', target, '--min-age=0s'])
+    assert.match(message, /backing-images\/other" holds files but no backing-image\.cfg/)
+    assert.deepEqual(await blockFiles(store), before)
+    const { backups, unreadable } = await droverJson('list', '--target', target)
+    assert.equal(backups.length, 1)
+    assert.deepEqual(unreadable, [
+      { name: 'other', reason: 'holds files but no backing-image.cfg' },
+    ])
+  })
+
+  it('removes no block of a store without any backup, unless told to', async (t) => {
+    const { store, target } = await copyOfStore(t)
+    await rm(join(store, CONFIGS), { recursive: true })
+    await age(store, 7200, /\.blk$/)
+    const gc = ['gc', '--target', target]
+    for (const args of [gc, [...gc, '--dry-run']]) {
+      const { message } = await fails(1, 'STORE_CHANGED', args)
+      assert.match(message, /has 3 blocks and no backup at all: nothing is removed/)
+    }
+    assert.equal((await blockFiles(store)).length, 3)
+    assert.equal((await droverJson(...gc, '--min-age', '1h', '--dry-run')).removed, 3)
+    assert.equal((await droverJson(...gc, '--allow-empty')).removed, 3)
+    assert.deepEqual(await filesBelow(store), [])
+  })
 
   it('removes no block when a listing shows none although some are needed', async (t) => {
     const { store, target } = await copyOfStore(t)

@@ -160,6 +160,19 @@ describe('an object read in pieces', () => {
     assert.equal(Object.keys(read([Buffer.from(`{${members.slice(1).join(',')}}`)])).length, 1000)
   })
 
+  it('is refused when its members are more than anybody keeps, taken together', () => {
+    const text = 'x'.repeat(1_000_000)
+    const chunks = function* (members: number, blocks: number) {
+      yield Buffer.from('{"Blocks":[0')
+      for (let n = 0; n < blocks; n++) yield Buffer.from(`,"${text}"`)
+      yield Buffer.from(']')
+      for (let n = 0; n < members; n++) yield Buffer.from(`,"${n}":"${text}"`)
+      yield Buffer.from('}')
+    }
+    assert.equal(Object.keys(read(chunks(4, 6))).length, 5)
+    assert.throws(() => read(chunks(5, 0)), /"4": more than 4194304 bytes in all members together/)
+  })
+
   it('may not change its chunks later: the reader keeps no view of them', () => {
     const bytes = Buffer.from('{"a":"xx')
     const members: unknown[] = []
