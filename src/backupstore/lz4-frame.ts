@@ -48,7 +48,16 @@ export function decodeLz4Frame(frame: Buffer, expectedBytes: number, strict: boo
     }
   }
   if (total !== expectedBytes) throw wrongLength(total, expectedBytes)
-  return exactly(decompressFrameSync(frame), expectedBytes)
+  return exactly(decodeWhole(frame), expectedBytes)
+}
+
+function decodeWhole(frame: Buffer): Buffer {
+  try {
+    return decompressFrameSync(frame)
+  } catch (cause) {
+    const said = cause instanceof Error ? cause.message : String(cause)
+    throw new Error(`has a damaged LZ4 frame (${said})`, { cause })
+  }
 }
 
 function exactly(output: Buffer, expectedBytes: number): Buffer {
