@@ -11,7 +11,7 @@ import { compressFrameSync } from 'lz4-napi'
 import { systemCode } from '../lib/errors.ts'
 import type { BlockId, Checksum } from './block.ts'
 import { BLOCK_ID_BYTES } from './block.ts'
-import type { Compression, Strictness } from './compression.ts'
+import type { Compression, ProvenBy, Strictness } from './compression.ts'
 import { looksLike } from './compression.ts'
 import { decodeLz4Frame } from './lz4-frame.ts'
 
@@ -36,19 +36,25 @@ export function encodeBlock(bytes: Buffer, compression: Compression): Buffer {
   }
 }
 
+export interface DecodeOptions {
+  readonly strictness?: Strictness
+  readonly provenBy?: ProvenBy
+}
+
 export type Decoded =
   | { readonly ok: true; readonly bytes: Buffer; readonly stored: Compression }
   | { readonly ok: false; readonly reason: string }
 
 /**
- * The bytes of a stored block, proven by its id. Never allocates more than `expectedBytes` for
- * output, whatever the object says of itself. May overwrite parts of `stored`.
+ * The bytes of a stored block, of the right length, and proven by its id unless the file's hash is
+ * to prove them. Never allocates more than one LZ4 block (4 MiB) for output, whatever the object
+ * says of itself. May overwrite parts of `stored`.
  */
 export function decodeBlock(
   stored: Buffer,
   expectedBytes: number,
   id: BlockId,
-  strictness: Strictness = 'frame',
+  { strictness = 'frame', provenBy = 'id' }: DecodeOptions = {},
 ): Decoded {
   const strict = strictness === 'frame'
   if (stored.length === 0) return { ok: false, reason: 'is empty' }
@@ -57,6 +63,8 @@ export function decodeBlock(
   const raw = stored.length === expectedBytes
   const framed = looksLike(stored)
   const copy = raw && framed !== 'none' ? Buffer.from(stored) : stored
+  // bytes of a whole block that look like a frame can be either: only the id tells which
+  const later = provenBy === 'file' && (framed === 'none' || !raw)
   let reason = `is ${stored.length} bytes without a compression frame, expected ${expectedBytes}`
   if (framed !== 'none') {
     try {
@@ -64,14 +72,14 @@ export function decodeBlock(
         framed === 'lz4'
           ? decodeLz4Frame(copy, expectedBytes, strict)
           : gunzipBounded(copy, expectedBytes, strict)
-      if (blockIdOf(bytes) === id) return { ok: true, bytes, stored: framed }
+      if (later || blockIdOf(bytes) === id) return { ok: true, bytes, stored: framed }
       reason = `does not match its id after ${framed} decoding`
     } catch (error) {
       reason = error instanceof Error ? error.message : String(error)
     }
   }
   if (raw) {
-    if (blockIdOf(stored) === id) return { ok: true, bytes: stored, stored: 'none' }
+    if (later || blockIdOf(stored) === id) return { ok: true, bytes: stored, stored: 'none' }
     if (framed === 'none') reason = 'does not match its id'
   }
   return { ok: false, reason }

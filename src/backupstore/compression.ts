@@ -27,3 +27,10 @@ export const HEAD_BYTES = 4
  * Longhorn's reader checks and a restore can do without.
  */
 export type Strictness = 'bytes' | 'frame'
+
+/**
+ * What shows that a decoded block is the right one: its id, at once, or the hash of the whole file,
+ * in the end. The second saves hashing every byte twice; it finds that something is wrong, and only
+ * ids tell what.
+ */
+export type ProvenBy = 'id' | 'file'

@@ -3,7 +3,7 @@
  * event loop. `compute/` implements it with threads.
  */
 import type { BlockId, Checksum } from './block.ts'
-import type { Compression, Strictness } from './compression.ts'
+import type { Compression, ProvenBy, Strictness } from './compression.ts'
 
 /**
  * A pair of buffers that one lane works with; memory that threads share. `raw` holds a block,
@@ -21,6 +21,13 @@ export type DecodeResult =
   | { readonly ok: true; readonly stored: Compression }
   | { readonly ok: false; readonly reason: string }
 
+export interface BlockToDecode {
+  readonly id: BlockId
+  readonly length: number
+  readonly strictness: Strictness
+  readonly provenBy: ProvenBy
+}
+
 export interface BlockCompute {
   /** One for each lane. */
   readonly slots: readonly Slot[]
@@ -31,12 +38,8 @@ export interface BlockCompute {
   /** Compresses the first `length` bytes of `raw` to `stored`; returns the stored length. */
   encode(slot: Slot, length: number, compression: Compression): Promise<number>
 
-  /** Decodes `stored` to `raw` and proves the id. */
-  decode(
-    slot: Slot,
-    storedLength: number,
-    block: { readonly id: BlockId; readonly length: number; readonly strictness: Strictness },
-  ): Promise<DecodeResult>
+  /** Decodes `stored` to `raw`, and proves the id unless the file's hash is to prove the bytes. */
+  decode(slot: Slot, storedLength: number, block: BlockToDecode): Promise<DecodeResult>
 
   /** A hash over a whole file, in a lane of its own. */
   openFileHash(signal: AbortSignal): FileHash

@@ -1,7 +1,7 @@
-/** Reading one block of a store, proven by its id; and what is said when it cannot be. */
+/** Reading one block of a store, proven by its id or later; and what is said when it cannot be. */
 import { DroverError, isDroverError } from '../lib/errors.ts'
 import type { BlockId } from './block.ts'
-import type { Strictness } from './compression.ts'
+import type { ProvenBy, Strictness } from './compression.ts'
 import type { BlockCompute, Slot } from './compute.ts'
 import { blockKey } from './layout.ts'
 import type { Lock } from './lock.ts'
@@ -16,13 +16,14 @@ export interface BlockReader {
   readonly store: Pick<ReadStore, 'readInto'>
   readonly compute: Pick<BlockCompute, 'decode'>
   readonly strictness: Strictness
+  readonly provenBy: ProvenBy
   /** Absent when the store may not be written to. */
   readonly lock: Lock | undefined
 }
 
 /** Reads a block to `slot.raw`. */
 export async function readBlock(
-  { store, compute, strictness }: BlockReader,
+  { store, compute, strictness, provenBy }: BlockReader,
   id: BlockId,
   length: number,
   slot: Slot,
@@ -34,7 +35,7 @@ export async function readBlock(
   if (stored > slot.stored.length) {
     return { state: 'corrupt', reason: `is ${stored} bytes, more than any block` }
   }
-  const decoded = await compute.decode(slot, stored, { id, length, strictness })
+  const decoded = await compute.decode(slot, stored, { id, length, strictness, provenBy })
   return decoded.ok ? { state: 'good' } : { state: 'corrupt', reason: decoded.reason }
 }
 

@@ -116,8 +116,8 @@ function stackOf(error: Error): string {
 }
 
 function packageVersion(): string {
-  // two folders up from src/cli, three from dist/src/cli
-  for (const up of ['../../package.json', '../../../package.json']) {
+  // one folder up from dist, two from src/cli
+  for (const up of ['../package.json', '../../package.json']) {
     try {
       const { name, version } = JSON.parse(readFileSync(new URL(up, import.meta.url), 'utf8'))
       if (name === 'drover') return String(version)

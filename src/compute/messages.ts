@@ -1,32 +1,24 @@
 /** What the pool and its threads say to each other. */
 import type { BlockId, Checksum } from '../backupstore/block.ts'
-import type { Compression, Strictness } from '../backupstore/compression.ts'
-import type { DecodeResult } from '../backupstore/compute.ts'
+import type { Compression } from '../backupstore/compression.ts'
+import type { BlockToDecode, DecodeResult } from '../backupstore/compute.ts'
 
-export type Task =
-  | { readonly kind: 'identify'; readonly slot: number; readonly length: number }
-  | {
-      readonly kind: 'encode'
-      readonly slot: number
-      readonly length: number
-      readonly compression: Compression
-    }
-  | {
-      readonly kind: 'decode'
-      readonly slot: number
-      readonly storedLength: number
-      readonly length: number
-      readonly id: BlockId
-      readonly strictness: Strictness
-    }
-  // the file hash lives in one thread, which takes these in order
-  | { readonly kind: 'hash-start' }
-  | { readonly kind: 'hash-block'; readonly slot: number; readonly length: number }
-  | { readonly kind: 'hash-zeros'; readonly bytes: number }
-  | { readonly kind: 'hash-digest' }
+/** What each kind of task is given. */
+interface Given {
+  identify: { readonly slot: number; readonly length: number }
+  encode: { readonly slot: number; readonly length: number; readonly compression: Compression }
+  decode: BlockToDecode & { readonly slot: number; readonly storedLength: number }
+  // the file hash lives in a thread of its own, which takes these in order
+  'hash-start': object
+  'hash-block': { readonly slot: number; readonly length: number }
+  'hash-zeros': { readonly bytes: number }
+  'hash-digest': object
+}
 
 export interface Answers {
+  /** undefined when all bytes are zero. */
   identify: BlockId | undefined
+  /** The stored length. */
   encode: number
   decode: DecodeResult
   'hash-start': undefined
@@ -35,9 +27,17 @@ export interface Answers {
   'hash-digest': Checksum
 }
 
-export interface Request {
+export type BlockKind = 'identify' | 'encode' | 'decode'
+export type HashKind = Exclude<keyof Answers, BlockKind>
+
+/** A union over the kinds, so that `kind` tells the rest. */
+export type Task<Kind extends keyof Answers> = {
+  [K in Kind]: { readonly kind: K } & Given[K]
+}[Kind]
+
+export interface Request<Kind extends keyof Answers> {
   readonly ticket: number
-  readonly task: Task
+  readonly task: Task<Kind>
 }
 
 export type Reply =

@@ -3,6 +3,9 @@ import type { Slot } from '../backupstore/compute.ts'
 
 const SLOT_BYTES = BLOCK_BYTES + MAX_STORED_BLOCK_BYTES
 
+/** Small enough to stay in a core's own cache. */
+export const ZEROS = Buffer.alloc(128 * 1024)
+
 export const slotMemory = (slots: number): SharedArrayBuffer =>
   new SharedArrayBuffer(slots * SLOT_BYTES)
 
@@ -13,4 +16,10 @@ export function slotsOf(memory: SharedArrayBuffer, count: number): Slot[] {
     raw: Buffer.from(memory, index * SLOT_BYTES, BLOCK_BYTES),
     stored: Buffer.from(memory, index * SLOT_BYTES + BLOCK_BYTES, MAX_STORED_BLOCK_BYTES),
   }))
+}
+
+export function slotAt(slots: readonly Slot[], index: number): Slot {
+  const slot = slots[index]
+  if (!slot) throw new Error(`no slot ${index}`)
+  return slot
 }

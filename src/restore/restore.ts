@@ -2,9 +2,10 @@
  * Restoring an image: its blocks in parallel into a file beside the real one, which takes its
  * place when it is proven.
  *
- * Every block is proven by its id. The hash of the whole file is computed on the way, in file
- * order, and must be the one the backup recorded. A good result needs no lock, so nothing waits
- * for it; a bad one is believed only after a second look under the lock.
+ * The hash of the whole file is computed on the way, in file order, and must be the one the backup
+ * recorded: that proves every byte, so blocks are not hashed one by one as well. When it is another
+ * one, or none is recorded, each block is proven by its id, which names the bad one. A good result
+ * needs no lock, so nothing waits for it; a bad one is believed only after a second look under it.
  */
 import pLimit from 'p-limit'
 import type { Clock } from '../lib/clock.ts'
@@ -12,7 +13,8 @@ import { DroverError } from '../lib/errors.ts'
 import { orAborted, runLanes } from '../lib/lanes.ts'
 import { withReleasers } from '../lib/releasers.ts'
 import type { Checksum } from '../backupstore/block.ts'
-import type { BlockCompute, FileHash } from '../backupstore/compute.ts'
+import type { BlockCompute } from '../backupstore/compute.ts'
+import type { ProvenBy } from '../backupstore/compression.ts'
 import type { Backup } from '../backupstore/config.ts'
 import type { Lock } from '../backupstore/lock.ts'
 import type { ReadStore } from '../backupstore/object-store.ts'
@@ -86,12 +88,17 @@ export async function restoreImage(
     })
     own.add(() => writer.abort())
 
-    observer.phase('restoring', backup.sizeBytes)
     // a checksum that somebody asks for is compared, whatever else is left out
     const whole = request.verify === 'full' || request.checksum !== undefined
-    const hash = whole ? compute.openFileHash(signal) : undefined
-    await writeBlocks(backup, writer, hash, request.concurrentLimit, tools)
-    const checksum = await hash?.digest()
+    const toProve = whole ? expected : undefined
+    const pass: Pass = { backup, writer, whole, concurrentLimit: request.concurrentLimit }
+    observer.phase('restoring', backup.sizeBytes)
+    let checksum = await writeBlocks({ ...pass, provenBy: toProve ? 'file' : 'id' }, tools)
+    if (toProve !== undefined && checksum !== toProve) {
+      // a block is bad, or was read badly: its id will tell
+      observer.phase('restoring again, each block by its id', backup.sizeBytes)
+      checksum = await writeBlocks({ ...pass, provenBy: 'id' }, tools)
+    }
     if (checksum !== undefined) requireProof(backup, checksum, expected, request)
 
     observer.phase('flushing')
@@ -107,15 +114,22 @@ export async function restoreImage(
   })
 }
 
+interface Pass {
+  readonly backup: Backup
+  readonly writer: ImageWriter
+  /** Whether the file is hashed as a whole. */
+  readonly whole: boolean
+  readonly concurrentLimit: number
+}
+
+/** @returns the checksum of the file as it was written; undefined when it is not hashed as a whole */
 async function writeBlocks(
-  backup: Backup,
-  writer: ImageWriter,
-  hash: FileHash | undefined,
-  concurrentLimit: number,
+  { backup, writer, whole, concurrentLimit, provenBy }: Pass & { readonly provenBy: ProvenBy },
   { store, compute, lock, signal, observer }: RestoreTools,
-): Promise<void> {
+): Promise<Checksum | undefined> {
+  const hash = whole ? compute.openFileHash(signal) : undefined
   // a frame whose own checksum is wrong can hold the right bytes: restore what can be proven
-  const reader: BlockReader = { store, compute, strictness: 'bytes', lock }
+  const reader: BlockReader = { store, compute, strictness: 'bytes', provenBy, lock }
   const limit = pLimit(concurrentLimit)
   await runLanes(compute.slots, piecesOf(backup), signal, async (piece, slot, laneSignal) => {
     if (piece.kind === 'zeros') {
@@ -131,6 +145,7 @@ async function writeBlocks(
     }
     observer.advance(piece.length)
   })
+  return hash?.digest()
 }
 
 function requireProof(

@@ -71,7 +71,7 @@ export async function confirm(
     })
   }
   const reasons = new Map<string, number>()
-  const reader: BlockReader = { store, compute, strictness: 'frame', lock }
+  const reader: BlockReader = { store, compute, strictness: 'frame', provenBy: 'id', lock }
   const again = entriesToSee(blocks, suspects)
   await runLanes(compute.slots, again, signal, async (entry, slot, laneSignal) => {
     const length = blockLength(sizeBytes, blocks.indexAt(entry))

@@ -156,7 +156,7 @@ async function readAll(
       if (suspects.size === 0) throw error
     }
   }
-  const reader: BlockReader = { store, compute, strictness: 'frame', lock }
+  const reader: BlockReader = { store, compute, strictness: 'frame', provenBy: 'id', lock }
   const limit = pLimit(concurrentLimit)
   await runLanes(compute.slots, piecesOf(backup), signal, async (piece, slot, laneSignal) => {
     if (piece.kind === 'zeros') {

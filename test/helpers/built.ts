@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process'
 import { cp, mkdir, readFile, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { output } from './command.ts'
+import { buildTo } from '../../build.ts'
 import type { Measured } from './preloads.ts'
 import { measuredIn } from './preloads.ts'
 
@@ -35,8 +35,7 @@ export interface Ran {
 export async function build(folder: string): Promise<Built> {
   const root = join(folder, 'drover')
   await mkdir(root)
-  const config = join(ROOT, 'tsconfig.build.json')
-  await output(join(ROOT, 'node_modules/.bin/tsc'), ['-p', config, '--outDir', join(root, 'dist')])
+  await buildTo(join(root, 'dist'))
   for (const path of ['bin', 'package.json']) {
     await cp(join(ROOT, path), join(root, path), { recursive: true })
   }

@@ -2,6 +2,7 @@
 import { access, chmod, cp, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { buildTo } from '../../build.ts'
 import { output } from './command.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
@@ -21,10 +22,7 @@ export async function installPackage(folder: string): Promise<Installed> {
   const [stage, user] = [join(folder, 'stage'), join(folder, 'user')]
   await mkdir(stage)
   const manifest = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
-  const tsc = join(ROOT, 'node_modules/.bin/tsc')
-  const config = join(ROOT, 'tsconfig.build.json')
-  await output(tsc, ['-p', config, '--outDir', join(stage, 'dist')])
-  await writeFile(join(stage, 'dist/.built'), '')
+  await buildTo(join(stage, 'dist'))
   for (const path of ['package.json', ...manifest.files]) {
     if (path.startsWith('!') || path === 'dist' || !(await isThere(join(ROOT, path)))) continue
     await cp(join(ROOT, path), join(stage, path), { recursive: true })

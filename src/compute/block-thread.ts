@@ -1,0 +1,53 @@
+/** A thread for blocks: finds ids, compresses and decodes. Blocks come and go in shared memory. */
+import { workerData } from 'node:worker_threads'
+import { blockIdOf, decodeBlock, encodeBlock } from '../backupstore/codec.ts'
+import type { DecodeResult, Slot } from '../backupstore/compute.ts'
+import type { Answers, BlockKind, Task, ThreadData } from './messages.ts'
+import { outputFreer } from './free-outputs.ts'
+import { serve } from './serve.ts'
+import { ZEROS, slotAt, slotsOf } from './slots.ts'
+
+const { memory, slots: count } = workerData as ThreadData
+const slots = slotsOf(memory, count)
+const freeOutput = outputFreer()
+
+serve<BlockKind>(run, {
+  answered({ kind }) {
+    if (kind !== 'identify') freeOutput()
+  },
+})
+
+function run(task: Task<BlockKind>): Answers[BlockKind] {
+  const slot = slotAt(slots, task.slot)
+  switch (task.kind) {
+    case 'identify': {
+      const bytes = slot.raw.subarray(0, task.length)
+      return isZero(bytes) ? undefined : blockIdOf(bytes)
+    }
+    case 'encode': {
+      const encoded = encodeBlock(slot.raw.subarray(0, task.length), task.compression)
+      if (encoded.length > slot.stored.length) {
+        throw new Error(`a block grew to ${encoded.length} bytes`)
+      }
+      return encoded.copy(slot.stored)
+    }
+    case 'decode':
+      return decode(slot, task)
+  }
+}
+
+function decode({ raw, stored }: Slot, task: Task<'decode'>): DecodeResult {
+  const { storedLength, length, id } = task
+  const result = decodeBlock(stored.subarray(0, storedLength), length, id, task)
+  if (!result.ok) return result
+  result.bytes.copy(raw)
+  return { ok: true, stored: result.stored }
+}
+
+function isZero(bytes: Buffer): boolean {
+  for (let at = 0; at < bytes.length; at += ZEROS.length) {
+    const piece = bytes.subarray(at, at + ZEROS.length)
+    if (piece.compare(ZEROS, 0, piece.length) !== 0) return false
+  }
+  return true
+}
