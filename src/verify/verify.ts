@@ -1,6 +1,8 @@
 /**
- * Proving a backup without restoring it. Three levels: `config` reads the config, `exists` compares
- * it with a listing of the pool, `full` reads and proves every block and the file as a whole.
+ * Proving a backup without restoring it. Four levels: `config` reads the config, `exists` compares
+ * it with a listing of the pool, `blocks` reads every block and proves it by its id, `full` reads
+ * every block and proves the file as a whole by the SHA-512 that the backup recorded. Where that is
+ * another one, or none is recorded, `full` proves each block by its id too, to name the bad ones.
  *
  * Everything that is bad is found and named. A bad finding is a finding only after a second look
  * under the lock; a good one needs none.
@@ -12,6 +14,7 @@ import type { Checksum } from '../backupstore/block.ts'
 import type { BlockMap } from '../backupstore/block-map.ts'
 import { BlockTable } from '../backupstore/block-table.ts'
 import type { StoredBackup } from '../backupstore/catalog.ts'
+import type { ProvenBy } from '../backupstore/compression.ts'
 import type { Backup } from '../backupstore/config.ts'
 import { piecesOf } from '../backupstore/pieces.ts'
 import { listPool } from '../backupstore/pool.ts'
@@ -22,7 +25,7 @@ import type { BackupUrl } from '../backupstore/target-url.ts'
 import type { Bad, BadBlock, Suspects, VerifyTools } from './look-again.ts'
 import { UNSEEN, confirm, none } from './look-again.ts'
 
-export const VERIFY_LEVELS = ['config', 'exists', 'full'] as const
+export const VERIFY_LEVELS = ['config', 'exists', 'blocks', 'full'] as const
 export type VerifyLevel = (typeof VERIFY_LEVELS)[number]
 
 /** Full reads of a backup whose blocks read badly only sometimes. */
@@ -106,23 +109,39 @@ async function check(
         checksum: undefined,
       }
     }
+    case 'blocks':
     case 'full': {
-      for (let tries = 1; tries <= FULL_TRIES; tries++) {
-        const { suspects, checksum } = await readAll(backup, concurrentLimit, tools)
-        const bad = suspects.size === 0 ? none() : await confirm(found, suspects, tools)
-        const isBad = bad.missing.length + bad.corrupt.length > 0
-        // what looked bad and is good now was a passing fault: the whole is hashed once more
-        if (isBad || checksum !== undefined) {
-          return { checked: backup.blocks.length, bad, checksum }
+      const reading: Reading = { backup, whole: level === 'full', concurrentLimit }
+      if (level === 'full' && backup.checksum !== undefined) {
+        const { suspects, checksum } = await readAll({ ...reading, provenBy: 'file' }, tools)
+        if (suspects.size === 0 && checksum === backup.checksum) {
+          return { checked: backup.blocks.length, bad: none(), checksum }
         }
       }
-      throw new DroverError(
-        'TARGET_UNREACHABLE',
-        `blocks of ${backup.name} read badly and then well again, ${FULL_TRIES} times over: the target is not reliable`,
-        { retryable: true },
-      )
+      return readSurely(found, reading, tools)
     }
   }
+}
+
+/** Reads and proves each block by its id, until it is clear what is bad. */
+async function readSurely(
+  found: StoredBackup,
+  reading: Reading,
+  tools: VerifyTools,
+): Promise<Result> {
+  const checked = found.backup.blocks.length
+  for (let tries = 1; tries <= FULL_TRIES; tries++) {
+    const { suspects, checksum } = await readAll({ ...reading, provenBy: 'id' }, tools)
+    const bad = suspects.size === 0 ? none() : await confirm(found, suspects, tools)
+    const isBad = bad.missing.length + bad.corrupt.length > 0
+    // what looked bad and is good now was a passing fault: the whole is hashed once more
+    if (isBad || checksum !== undefined || !reading.whole) return { checked, bad, checksum }
+  }
+  throw new DroverError(
+    'TARGET_UNREACHABLE',
+    `blocks of ${found.backup.name} read badly and then well again, ${FULL_TRIES} times over: the target is not reliable`,
+    { retryable: true },
+  )
 }
 
 async function findMissing(
@@ -138,40 +157,52 @@ async function findMissing(
   return missing
 }
 
-/** Reads and proves every block, and hashes the file as long as nothing is bad. */
+interface Reading {
+  readonly backup: Backup
+  /** Hash the file as a whole, as long as nothing is bad. */
+  readonly whole: boolean
+  readonly concurrentLimit: number
+}
+
+/**
+ * Reads every block. Where the file's hash is to prove them, one that cannot be decoded ends the
+ * reading: nothing can be proven then.
+ */
 async function readAll(
-  backup: Backup,
-  concurrentLimit: number,
+  { backup, whole, concurrentLimit, provenBy }: Reading & { readonly provenBy: ProvenBy },
   { store, compute, lock, signal, observer }: VerifyTools,
 ): Promise<{ suspects: Suspects; checksum: Checksum | undefined }> {
-  observer.phase('verifying', backup.sizeBytes)
+  const how = provenBy === 'id' && whole ? 'verifying each block by its id' : 'verifying'
+  observer.phase(how, backup.sizeBytes)
   const suspects: Suspects = new BlockTable()
   const noMoreHash = new AbortController()
-  const hash = compute.openFileHash(AbortSignal.any([signal, noMoreHash.signal]))
+  const hashSignal = AbortSignal.any([signal, noMoreHash.signal])
+  const hash = whole ? compute.openFileHash(hashSignal) : undefined
   // what a bad block leaves unhashed is not waited for
-  const unlessBad = async (hashed: Promise<void>) => {
+  const unlessBad = async (hashed: Promise<void> | undefined) => {
     try {
       await hashed
     } catch (error) {
       if (suspects.size === 0) throw error
     }
   }
-  const reader: BlockReader = { store, compute, strictness: 'frame', provenBy: 'id', lock }
+  const reader: BlockReader = { store, compute, strictness: 'frame', provenBy, lock }
   const limit = pLimit(concurrentLimit)
   await runLanes(compute.slots, piecesOf(backup), signal, async (piece, slot, laneSignal) => {
+    if (provenBy === 'file' && suspects.size > 0) return
     if (piece.kind === 'zeros') {
-      await unlessBad(orAborted(hash.addZeros(piece.order, piece.length), laneSignal))
+      await unlessBad(hash && orAborted(hash.addZeros(piece.order, piece.length), laneSignal))
     } else {
-      const { id, length } = piece
+      const { id, length, order } = piece
       const state = await limit(() => readBlock(reader, id, length, slot, laneSignal))
       if (state.state === 'good') {
-        await unlessBad(orAborted(hash.addBlock(piece.order, slot, piece.length), laneSignal))
+        await unlessBad(hash && orAborted(hash.addBlock(order, slot, length), laneSignal))
       } else {
-        suspects.set(piece.id, UNSEEN)
+        suspects.set(id, UNSEEN)
         noMoreHash.abort(new DroverError('BLOCK_CORRUPT', 'a block is bad'))
       }
     }
     observer.advance(piece.length)
   })
-  return { suspects, checksum: suspects.size === 0 ? await hash.digest() : undefined }
+  return { suspects, checksum: suspects.size === 0 ? await hash?.digest() : undefined }
 }
