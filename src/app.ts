@@ -1,6 +1,7 @@
 /** The one place that puts the parts together: a run with its store, its threads and its end. */
 import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
+import { BLOCK_BYTES } from './backupstore/block.ts'
 import type { RunId } from './backupstore/layout.ts'
 import type { Lock } from './backupstore/lock.ts'
 import { openLock } from './backupstore/lock.ts'
@@ -26,6 +27,13 @@ const WITHOUT_LOCK = 'a deletion at work in this store could make a good backup 
 /** Blocks that wait for the file's hash or a disk while others are worked on. */
 const LANES_AHEAD = 6
 
+/** 512 MiB: what the file's hash may be ahead of the blocks. */
+const MOST_PUT_OFF = 256
+
+/** A quarter of the memory that this machine or container has left may be page cache of ours. */
+const mostPutOff = () =>
+  Math.min(MOST_PUT_OFF, Math.floor(process.availableMemory() / 4 / BLOCK_BYTES))
+
 export interface Run {
   readonly run: RunId
   readonly store: ObjectStore
@@ -37,6 +45,11 @@ export interface Run {
 export interface RunOptions {
   readonly signal: AbortSignal
   readonly observer: Observer
+}
+
+export interface WithCompute {
+  readonly compute: Compute
+  readonly mostPutOff: number
 }
 
 /** Opens a target for one run and closes it afterwards, whatever happens. */
@@ -65,7 +78,7 @@ export function withStore<T>(
 export function withCompute<T>(
   target: TargetUrl,
   options: RunOptions & { readonly concurrency: number },
-  work: (run: Run & { readonly compute: Compute }) => Promise<T>,
+  work: (run: Run & WithCompute) => Promise<T>,
 ): Promise<T> {
   return withReleasers(async (own) => {
     // started first: threads take a moment, and the target is opened meanwhile
@@ -74,7 +87,7 @@ export function withCompute<T>(
       slots: options.concurrency + LANES_AHEAD,
     })
     own.add(() => compute.close())
-    return withStore(target, options, (run) => work({ ...run, compute }))
+    return withStore(target, options, (run) => work({ ...run, compute, mostPutOff: mostPutOff() }))
   })
 }
 

@@ -89,6 +89,7 @@ export async function backupImage(
       source,
       compute,
       signal,
+      mostPutOff: tools.mostPutOff,
       onBlock: async (block) => {
         if (!writeLater) await writer.offer(block, compression)
       },

@@ -28,6 +28,8 @@ export type BackupStore = LockStore & Pick<PruneStore, 'removeEmptyFolders'>
 export interface BackupTools {
   readonly store: BackupStore
   readonly compute: BlockCompute
+  /** Blocks of an image that may be read twice, because the page cache surely still holds them. */
+  readonly mostPutOff: number
   readonly clock: Clock
   readonly run: RunId
   readonly signal: AbortSignal

@@ -1,13 +1,20 @@
 /**
- * One pass over an image: every block is read once, its id found, and the whole file hashed on
- * the way. What becomes of each block is the business of `onBlock`, while its bytes are at hand.
+ * One pass over an image: every block is read, its id found, and the whole file hashed on the way.
+ * What becomes of each block is the business of `onBlock`, while its bytes are at hand.
+ *
+ * The hash of the file is serial, so a run can never end before one core has hashed every byte.
+ * While all threads are busy, blocks are therefore only hashed, and put off; they are read once
+ * more, from the page cache, when a thread is free: often beside the zeros that an image ends with.
+ * A seal proves that both readings saw the same bytes. With cores enough nothing is put off.
  */
+import { orAborted, runLanes } from '../lib/lanes.ts'
 import type { BlockId, Checksum } from '../backupstore/block.ts'
 import { BLOCK_BYTES, blockCount, blockLength } from '../backupstore/block.ts'
 import { BlockMap } from '../backupstore/block-map.ts'
-import type { BlockCompute, Slot } from '../backupstore/compute.ts'
+import type { BlockCompute, Seal, Slot } from '../backupstore/compute.ts'
+import { isZero } from '../backupstore/zero-blocks.ts'
 import type { ImageSource } from '../image/source.ts'
-import { orAborted, runLanes } from '../lib/lanes.ts'
+import { changed } from '../image/source.ts'
 
 export interface Scan {
   readonly checksum: Checksum
@@ -28,28 +35,62 @@ export interface ScanOptions {
   readonly source: ImageSource
   readonly compute: BlockCompute
   readonly signal: AbortSignal
+  /** Blocks that may be put off: as many as the page cache surely still holds then. */
+  readonly mostPutOff: number
   readonly onBlock: (block: FoundBlock, signal: AbortSignal) => Promise<void>
   readonly onProgress: (bytes: number) => void
 }
 
+/** A block to be read: for the first time, or again with the seal of the first. */
+interface Visit {
+  readonly index: number
+  readonly seal?: Seal
+}
+
 export async function scanImage(options: ScanOptions): Promise<Scan> {
-  const { source, compute } = options
+  const { source, compute, mostPutOff, onBlock, onProgress } = options
   const total = blockCount(source.sizeBytes)
   const hash = compute.openFileHash(options.signal)
-  const inOrder = new InOrder()
+  const found = new InOrder()
+  const putOff: Required<Visit>[] = []
 
-  await runLanes(compute.slots, range(total), options.signal, async (index, slot, signal) => {
+  function* visits(): Generator<Visit, void, undefined> {
+    for (let index = 0; index < total; index++) {
+      for (let late; !compute.isBusy() && (late = putOff.shift());) yield late
+      yield { index }
+    }
+  }
+  const visit = async ({ index, seal }: Visit, slot: Slot, signal: AbortSignal) => {
     const length = blockLength(source.sizeBytes, index)
-    await source.read(slot.raw.subarray(0, length), index * BLOCK_BYTES, signal)
-    const hashed = orAborted(hash.addBlock(index, slot, length), signal)
-    hashed.catch(() => undefined) // awaited below, unless something else fails first
-    const id = await compute.identify(slot, length)
-    if (id !== undefined) await options.onBlock({ id, index, length, slot }, signal)
-    inOrder.add(index, id)
-    await hashed
-    options.onProgress(length)
-  })
-  return { checksum: await hash.digest(), blocks: inOrder.blocks, total }
+    const bytes = slot.raw.subarray(0, length)
+    await source.read(bytes, index * BLOCK_BYTES, signal)
+    if (seal) {
+      const id = await compute.identifySealed(slot, length, seal)
+      if (id === undefined) {
+        throw changed(source.file, `its block at offset ${index * BLOCK_BYTES} is another one now`)
+      }
+      await onBlock({ id, index, length, slot }, signal)
+      found.add(index, id)
+    } else if (isZero(bytes)) {
+      found.add(index, undefined)
+      await orAborted(hash.addZeros(index, length), signal)
+    } else if (compute.isBusy() && putOff.length < mostPutOff) {
+      putOff.push({ index, seal: await orAborted(hash.addAndSeal(index, slot, length), signal) })
+      return
+    } else {
+      const hashed = orAborted(hash.addBlock(index, slot, length), signal)
+      hashed.catch(() => undefined) // awaited below, unless something else fails first
+      const id = await compute.identify(slot, length)
+      await onBlock({ id, index, length, slot }, signal)
+      found.add(index, id)
+      await hashed
+    }
+    onProgress(length)
+  }
+
+  await runLanes(compute.slots, visits(), options.signal, visit)
+  await runLanes(compute.slots, putOff.values(), options.signal, visit)
+  return { checksum: await hash.digest(), blocks: found.blocks, total }
 }
 
 /** Puts blocks that are done in nearly the right order into the right one. */
@@ -66,8 +107,4 @@ class InOrder {
       if (ready !== undefined) this.blocks.push(this.#next, ready)
     }
   }
-}
-
-function* range(count: number): Generator<number, void, undefined> {
-  for (let index = 0; index < count; index++) yield index
 }

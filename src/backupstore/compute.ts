@@ -32,8 +32,14 @@ export interface BlockCompute {
   /** One for each lane. */
   readonly slots: readonly Slot[]
 
-  /** The id of the first `length` bytes of `raw`; undefined when all of them are zero. */
-  identify(slot: Slot, length: number): Promise<BlockId | undefined>
+  /** Whether every thread has a block to work on: another one would only wait in its slot. */
+  isBusy(): boolean
+
+  /** The id of the first `length` bytes of `raw`. */
+  identify(slot: Slot, length: number): Promise<BlockId>
+
+  /** As `identify`; undefined when the bytes are not those that were sealed. */
+  identifySealed(slot: Slot, length: number, seal: Seal): Promise<BlockId | undefined>
 
   /** Compresses the first `length` bytes of `raw` to `stored`; returns the stored length. */
   encode(slot: Slot, length: number, compression: Compression): Promise<number>
@@ -45,10 +51,22 @@ export interface BlockCompute {
   openFileHash(signal: AbortSignal): FileHash
 }
 
+/**
+ * What shows that bytes read twice are the same: a MAC (AES-GMAC, 128 bits) under a key that only
+ * this run knows, so that not even who could choose the bytes finds others with the same seal.
+ */
+export interface Seal {
+  readonly order: number
+  /** Base64. */
+  readonly mac: string
+}
+
 /** The SHA-512 of a file whose pieces may come in any order, each with its number. */
 export interface FileHash {
   /** Settles when `raw` may be used again. */
   addBlock(order: number, slot: Slot, length: number): Promise<void>
+  /** As `addBlock`, for bytes that will be read once more. */
+  addAndSeal(order: number, slot: Slot, length: number): Promise<Seal>
   /** Adds zeros; settles when they are hashed. */
   addZeros(order: number, bytes: number): Promise<void>
   digest(): Promise<Checksum>

@@ -4,25 +4,31 @@ import { blockIdOf, decodeBlock, encodeBlock } from '../backupstore/codec.ts'
 import type { DecodeResult, Slot } from '../backupstore/compute.ts'
 import type { Answers, BlockKind, Task, ThreadData } from './messages.ts'
 import { outputFreer } from './free-outputs.ts'
+import { stepBack } from './priority.ts'
+import { sealOf } from './seal.ts'
 import { serve } from './serve.ts'
-import { ZEROS, slotAt, slotsOf } from './slots.ts'
+import { slotAt, slotsOf } from './slots.ts'
 
-const { memory, slots: count } = workerData as ThreadData
+const { memory, slots: count, sealKey } = workerData as ThreadData
 const slots = slotsOf(memory, count)
 const freeOutput = outputFreer()
 
+stepBack()
 serve<BlockKind>(run, {
   answered({ kind }) {
-    if (kind !== 'identify') freeOutput()
+    if (kind === 'encode' || kind === 'decode') freeOutput()
   },
 })
 
 function run(task: Task<BlockKind>): Answers[BlockKind] {
   const slot = slotAt(slots, task.slot)
   switch (task.kind) {
-    case 'identify': {
+    case 'identify':
+      return blockIdOf(slot.raw.subarray(0, task.length))
+    case 'identify-sealed': {
       const bytes = slot.raw.subarray(0, task.length)
-      return isZero(bytes) ? undefined : blockIdOf(bytes)
+      const isSame = sealOf(bytes, task.seal.order, sealKey).mac === task.seal.mac
+      return isSame ? blockIdOf(bytes) : undefined
     }
     case 'encode': {
       const encoded = encodeBlock(slot.raw.subarray(0, task.length), task.compression)
@@ -42,12 +48,4 @@ function decode({ raw, stored }: Slot, task: Task<'decode'>): DecodeResult {
   if (!result.ok) return result
   result.bytes.copy(raw)
   return { ok: true, stored: result.stored }
-}
-
-function isZero(bytes: Buffer): boolean {
-  for (let at = 0; at < bytes.length; at += ZEROS.length) {
-    const piece = bytes.subarray(at, at + ZEROS.length)
-    if (piece.compare(ZEROS, 0, piece.length) !== 0) return false
-  }
-  return true
 }

@@ -10,14 +10,14 @@ export function fileHashOn(thread: Thread<HashKind>, signal: AbortSignal): FileH
   const started = thread.run({ kind: 'hash-start' })
   started.catch(() => undefined)
 
-  const add = (order: number, send: () => Promise<unknown>): Promise<void> =>
-    new Promise<void>((resolve, reject) => {
+  const add = <T>(order: number, send: () => Promise<T>): Promise<T> =>
+    new Promise<T>((resolve, reject) => {
       if (signal.aborted) return reject(abortReason(signal))
       const onAbort = () => reject(abortReason(signal))
       signal.addEventListener('abort', onAbort, { once: true })
       early.set(order, () => {
         send()
-          .then(() => resolve(), reject)
+          .then(resolve, reject)
           .finally(() => signal.removeEventListener('abort', onAbort))
       })
       for (let ready = early.get(next); ready; ready = early.get(next)) {
@@ -29,8 +29,13 @@ export function fileHashOn(thread: Thread<HashKind>, signal: AbortSignal): FileH
 
   return {
     addBlock: (order, { index }, length) =>
-      add(order, () => thread.run({ kind: 'hash-block', slot: index, length })),
-    addZeros: (order, bytes) => add(order, () => thread.run({ kind: 'hash-zeros', bytes })),
+      add(order, () => thread.run<'hash-block'>({ kind: 'hash-block', slot: index, length })),
+    addAndSeal: (order, { index }, length) =>
+      add(order, () =>
+        thread.run<'hash-and-seal'>({ kind: 'hash-and-seal', slot: index, length, order }),
+      ),
+    addZeros: (order, bytes) =>
+      add(order, () => thread.run<'hash-zeros'>({ kind: 'hash-zeros', bytes })),
     async digest() {
       await started
       return thread.run<'hash-digest'>({ kind: 'hash-digest' })

@@ -1,33 +1,37 @@
 /** What the pool and its threads say to each other. */
 import type { BlockId, Checksum } from '../backupstore/block.ts'
 import type { Compression } from '../backupstore/compression.ts'
-import type { BlockToDecode, DecodeResult } from '../backupstore/compute.ts'
+import type { BlockToDecode, DecodeResult, Seal } from '../backupstore/compute.ts'
 
 /** What each kind of task is given. */
 interface Given {
   identify: { readonly slot: number; readonly length: number }
+  'identify-sealed': { readonly slot: number; readonly length: number; readonly seal: Seal }
   encode: { readonly slot: number; readonly length: number; readonly compression: Compression }
   decode: BlockToDecode & { readonly slot: number; readonly storedLength: number }
   // the file hash lives in a thread of its own, which takes these in order
   'hash-start': object
   'hash-block': { readonly slot: number; readonly length: number }
+  'hash-and-seal': { readonly slot: number; readonly length: number; readonly order: number }
   'hash-zeros': { readonly bytes: number }
   'hash-digest': object
 }
 
 export interface Answers {
-  /** undefined when all bytes are zero. */
-  identify: BlockId | undefined
+  identify: BlockId
+  /** undefined when the bytes are not those that were sealed. */
+  'identify-sealed': BlockId | undefined
   /** The stored length. */
   encode: number
   decode: DecodeResult
   'hash-start': undefined
   'hash-block': undefined
+  'hash-and-seal': Seal
   'hash-zeros': undefined
   'hash-digest': Checksum
 }
 
-export type BlockKind = 'identify' | 'encode' | 'decode'
+export type BlockKind = 'identify' | 'identify-sealed' | 'encode' | 'decode'
 export type HashKind = Exclude<keyof Answers, BlockKind>
 
 /** A union over the kinds, so that `kind` tells the rest. */
@@ -48,4 +52,5 @@ export type Reply =
 export interface ThreadData {
   readonly memory: SharedArrayBuffer
   readonly slots: number
+  readonly sealKey: Uint8Array
 }

@@ -5,9 +5,11 @@
  * One thread has the hash of the whole file to itself, because that hash is serial and, with
  * SHA-512 at about 1 GB/s, what a run waits for in the end. The others share the blocks.
  */
+import { randomBytes } from 'node:crypto'
 import type { BlockCompute } from '../backupstore/compute.ts'
 import { fileHashOn } from './file-hash.ts'
 import type { BlockKind, HashKind, ThreadData } from './messages.ts'
+import { SEAL_KEY_BYTES } from './seal.ts'
 import { slotMemory, slotsOf } from './slots.ts'
 import { startThread } from './thread.ts'
 
@@ -25,7 +27,7 @@ export interface Compute extends BlockCompute {
 export function openCompute(options: ComputeOptions): Compute {
   const memory = slotMemory(options.slots)
   const slots = slotsOf(memory, options.slots)
-  const data: ThreadData = { memory, slots: options.slots }
+  const data: ThreadData = { memory, slots: options.slots, sealKey: randomBytes(SEAL_KEY_BYTES) }
   // first, because its work is the longest
   const hashThread = startThread<HashKind>('hash-thread', data)
   const blockThreads = Array.from({ length: options.blockThreads }, () =>
@@ -35,8 +37,11 @@ export function openCompute(options: ComputeOptions): Compute {
 
   return {
     slots,
+    isBusy: () => idlest().waiting() > 0,
     identify: ({ index }, length) =>
       idlest().run<'identify'>({ kind: 'identify', slot: index, length }),
+    identifySealed: ({ index }, length, seal) =>
+      idlest().run<'identify-sealed'>({ kind: 'identify-sealed', slot: index, length, seal }),
     encode: ({ index }, length, compression) =>
       idlest().run<'encode'>({ kind: 'encode', slot: index, length, compression }),
     decode: ({ index }, storedLength, block) =>

@@ -3,9 +3,6 @@ import type { Slot } from '../backupstore/compute.ts'
 
 const SLOT_BYTES = BLOCK_BYTES + MAX_STORED_BLOCK_BYTES
 
-/** Small enough to stay in a core's own cache. */
-export const ZEROS = Buffer.alloc(128 * 1024)
-
 export const slotMemory = (slots: number): SharedArrayBuffer =>
   new SharedArrayBuffer(slots * SLOT_BYTES)
 

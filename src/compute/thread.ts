@@ -12,8 +12,8 @@ export interface Thread<Kinds extends keyof Answers> {
 }
 
 interface Waiter {
-  resolve(value: Answers[keyof Answers]): void
-  reject(error: Error): void
+  readonly resolve: (value: Answers[keyof Answers]) => void
+  readonly reject: (error: Error) => void
 }
 
 /** @param entry the thread's own file in this folder, without its extension */

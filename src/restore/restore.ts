@@ -72,7 +72,7 @@ export async function restoreImage(
   request: RestoreRequest,
   tools: RestoreTools,
 ): Promise<RestoreSummary> {
-  const { store, compute, clock, signal, observer } = tools
+  const { store, clock, signal, observer } = tools
   const startedMs = clock.monotonicMs()
 
   return withReleasers(async (own) => {

@@ -53,6 +53,8 @@ const unused = () => Promise.reject(new Error('not of use here'))
 const compute: BlockCompute = {
   slots: [{ index: 0, raw: Buffer.alloc(0), stored: Buffer.alloc(0) }],
   identify: unused,
+  identifySealed: unused,
+  isBusy: () => false,
   encode: unused,
   decode: unused,
   openFileHash: () => {

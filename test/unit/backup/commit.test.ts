@@ -32,6 +32,7 @@ async function ready(onConfigPut: (clock: FakeClock) => void) {
   await clock.advance(LOCK_SETTLE_MS)
   const tools: BackupTools = {
     store,
+    mostPutOff: 0,
     clock,
     run,
     signal,

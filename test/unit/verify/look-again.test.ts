@@ -22,6 +22,8 @@ function computeThatReads(lanes: number): BlockCompute {
   return {
     slots,
     identify: unused,
+    identifySealed: unused,
+    isBusy: () => false,
     encode: unused,
     decode({ stored }, length) {
       const text = stored.toString('utf8', 0, length)
@@ -30,6 +32,7 @@ function computeThatReads(lanes: number): BlockCompute {
       )
     },
     openFileHash: () => ({
+      addAndSeal: unused,
       addBlock: () => Promise.resolve(),
       addZeros: () => Promise.resolve(),
       digest: unused,
