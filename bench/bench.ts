@@ -6,14 +6,16 @@
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
-import { availableParallelism, cpus, release, tmpdir, totalmem } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { about, versionOf } from './about.ts'
 import type { Case, Places } from './cases.ts'
-import { droverCases, otherCases, reference, versionOf } from './cases.ts'
+import { droverCases, otherCases, reference } from './cases.ts'
 import { benchImage } from './image.ts'
 import type { Spread } from './measure.ts'
 import { measure, spreadOf } from './measure.ts'
+import { table } from './table.ts'
 
 const { values } = parseArgs({
   options: {
@@ -52,20 +54,15 @@ const cases = [...droverCases(places), ...(values['no-others'] ? [] : otherCases
 const rows: Row[] = []
 for (const each of cases) rows.push(await run(each))
 
-const about = {
-  date: new Date().toISOString().slice(0, 10),
-  processor: `${cpus()[0]?.model.trim() ?? 'unknown'}, ${availableParallelism()} available`,
-  memoryGiB: Math.round(totalmem() / 1024 ** 3),
-  kernel: release(),
-  node: process.version,
+const facts = {
+  ...about(),
   openssl: versionOf('openssl', 'version') ?? 'unknown',
-  others: ['restic', 'borg', 'casync']
+  others: ['restic', 'desync', 'borg', 'casync']
     .map((tool) => versionOf(tool, tool === 'restic' ? 'version' : '--version'))
     .filter(Boolean),
-  commit: execFileSync('git', ['describe', '--always', '--dirty']).toString().trim(),
   runs,
 }
-process.stdout.write(values.json ? `${JSON.stringify({ about, rows })}\n` : describe())
+process.stdout.write(values.json ? `${JSON.stringify({ about: facts, rows })}\n` : describe())
 
 async function run({ name, goal, prepare, command }: Case): Promise<Row> {
   const walls: number[] = []
@@ -107,7 +104,6 @@ function describe(): string {
     `${peakMiB.toFixed(0)} MiB`,
   ])
   const head = ['', 'goal', 'ratio', 'spread', 'wall', 'cpu', 'peak memory']
-  const line = (row: readonly string[]) => `| ${row.join(' | ')} |\n`
-  const facts = Object.entries(about).map(([key, value]) => `${key}: ${String(value)}`)
-  return `${facts.join('\n')}\n\n${line(head)}${line(head.map(() => '---'))}${cells.map(line).join('')}`
+  const lines = Object.entries(facts).map(([key, value]) => `${key}: ${String(value)}`)
+  return `${lines.join('\n')}\n\n${table(head, cells)}`
 }

@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { versionOf } from './about.ts'
 import type { CommandLine } from './measure.ts'
 
 export interface Case {
@@ -56,6 +57,11 @@ export function droverCases({ image, work }: Places): Case[] {
       command: { ...backup, env: DEFAULT_MALLOC },
     },
     {
+      name: 'first backup, one core',
+      prepare: () => empty(fresh),
+      command: { ...backup, argv: ['taskset', '-c', '0', ...backup.argv] },
+    },
+    {
       name: 'backup under a new name',
       goal: 1.1,
       prepare: () => {
@@ -83,6 +89,11 @@ export function droverCases({ image, work }: Places): Case[] {
       goal: 1,
       prepare: () => undefined,
       command: drover('verify', url),
+    },
+    {
+      name: 'verify --level blocks',
+      prepare: () => undefined,
+      command: drover('verify', url, '--level', 'blocks'),
     },
   ]
 }
@@ -192,16 +203,6 @@ export function otherCases({ image, work }: Places): Case[] {
     },
   ])
   return cases
-}
-
-export function versionOf(tool: string, flag = '--version'): string | undefined {
-  try {
-    return execFileSync(tool, [flag], { stdio: ['ignore', 'pipe', 'ignore'] })
-      .toString()
-      .split('\n')[0]
-  } catch {
-    return undefined
-  }
 }
 
 const isInstalled = (tool: string): boolean =>

@@ -16,13 +16,15 @@ export interface CommandLine {
   readonly argv: readonly string[]
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly cwd?: string
+  /** 0 unless given. */
+  readonly expectCode?: number
 }
 
 /**
  * Needs GNU time (package `time`).
  * @throws Error with what the command said when it fails
  */
-export async function measure({ argv, env, cwd }: CommandLine): Promise<Figures> {
+export async function measure({ argv, env, cwd, expectCode = 0 }: CommandLine): Promise<Figures> {
   const folder = mkdtempSync(join(tmpdir(), 'drover-bench-'))
   const report = join(folder, 'time')
   try {
@@ -39,7 +41,7 @@ export async function measure({ argv, env, cwd }: CommandLine): Promise<Figures>
       child.on('error', reject)
       child.on('close', resolve)
     })
-    if (code !== 0) throw new Error(`${argv.join(' ')} ended with ${code}: ${said}`)
+    if (code !== expectCode) throw new Error(`${argv.join(' ')} ended with ${code}: ${said}`)
     const [wall, user, system, peak] = readFileSync(report, 'utf8').trim().split(' ').map(Number)
     return {
       wallSeconds: wall ?? Number.NaN,

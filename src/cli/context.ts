@@ -15,8 +15,8 @@ export interface CommonOptions {
 export interface Answer {
   /** The one document of `--json`. */
   readonly document: object
-  /** The same for a person. */
-  readonly lines: readonly string[]
+  /** The same for a person; taken only when it is printed. */
+  readonly lines: Iterable<string>
   readonly exitCode?: number
 }
 
@@ -46,13 +46,53 @@ export async function answer(
   } finally {
     progress.end()
   }
-  const text = options.json ? jsonText(result.document) : result.lines.join('\n')
-  await print(process.stdout, text === '' ? '' : `${text}\n`)
+  await printPieces(
+    process.stdout,
+    options.json ? jsonPieces(result.document) : ended(result.lines),
+  )
   context.answered = { exitCode: result.exitCode ?? EXIT.done }
 }
 
 /** JSON that is safe on a terminal, too: what JSON leaves as it is is escaped. */
-export const jsonText = (document: object): string => printable(JSON.stringify(document))
+export const jsonText = (value: unknown): string => printable(JSON.stringify(value))
+
+/**
+ * One JSON document, its lists element by element: half a million bad blocks are never one text in
+ * memory.
+ */
+function* jsonPieces(document: object): Generator<string, void, undefined> {
+  let before = '{'
+  for (const [key, value] of Object.entries(document)) {
+    if (value === undefined) continue
+    yield `${before}${jsonText(key)}:`
+    before = ','
+    if (!Array.isArray(value)) {
+      yield jsonText(value)
+      continue
+    }
+    yield '['
+    for (const [at, element] of value.entries()) yield `${at > 0 ? ',' : ''}${jsonText(element)}`
+    yield ']'
+  }
+  yield before === '{' ? '{}\n' : '}\n'
+}
+
+function* ended(lines: Iterable<string>): Generator<string, void, undefined> {
+  for (const line of lines) yield `${line}\n`
+}
+
+const PRINT_CHARS = 64 * 1024
+
+async function printPieces(stream: NodeJS.WriteStream, pieces: Iterable<string>): Promise<void> {
+  let text = ''
+  for (const piece of pieces) {
+    text += piece
+    if (text.length < PRINT_CHARS) continue
+    await print(stream, text)
+    text = ''
+  }
+  await print(stream, text)
+}
 
 /** Settles when the text is out: an exit before that would cut it off in a pipe. */
 export function print(stream: NodeJS.WriteStream, text: string): Promise<void> {

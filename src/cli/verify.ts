@@ -67,37 +67,42 @@ Examples:
     )
 }
 
-function describe(summary: VerifySummary): string[] {
-  const { blocks, level, sizeBytes, seconds } = summary
-  const offsets = (list: readonly number[]) =>
-    list.length > 8 ? `${list.slice(0, 8).join(', ')} and ${list.length - 8} more` : list.join(', ')
-  const proven = {
-    config: 'the config is well formed; no block was looked at',
-    exists: 'every block exists; none was read',
-    blocks: 'every block was read and is what its id says; the image as a whole was not compared',
-    full:
-      summary.recordedChecksum === null
-        ? 'every block was read and is what its id says; the backup records no SHA-512 to compare with'
-        : 'every block was read, and the image they make has the SHA-512 recorded',
-  }[level]
-  return [
-    ...summary.missing.map((block) => `missing  ${block.id} at ${offsets(block.offsets)}`),
-    ...summary.corrupt.map(
-      (block) => `corrupt  ${block.id} at ${offsets(block.offsets)}: ${printable(block.reason)}`,
-    ),
-    summary.ok ? `good: ${proven}` : `BAD: ${whatIsBad(summary)}`,
-    ...facts([
-      ['url', summary.url],
-      ['size', `${bytes(sizeBytes)} (${sizeBytes} bytes)`],
-      ['blocks', `${blocks.checked} of ${blocks.total} stored ones checked`],
-      ['sha512', summary.checksum ?? 'not computed'],
-      ['recorded', summary.recordedChecksum ?? 'none'],
-      [
-        'time',
-        `${formatDuration(seconds * 1000)}${level === 'full' || level === 'blocks' ? `, ${rate(sizeBytes, seconds)}` : ''}`,
-      ],
-    ]),
-  ]
+function* describe(summary: VerifySummary): Generator<string, void, undefined> {
+  const { missing, corrupt, blocks, level, sizeBytes, seconds } = summary
+  for (const { id, offsets } of missing) yield `missing  ${id} at ${someOf(offsets)}`
+  for (const { id, offsets, reason } of corrupt) {
+    yield `corrupt  ${id} at ${someOf(offsets)}: ${printable(reason)}`
+  }
+  const pace = level === 'full' || level === 'blocks' ? `, ${rate(sizeBytes, seconds)}` : ''
+  yield summary.ok ? `good: ${whatIsProven(summary)}` : `BAD: ${whatIsBad(summary)}`
+  yield* facts([
+    ['url', summary.url],
+    ['size', `${bytes(sizeBytes)} (${sizeBytes} bytes)`],
+    ['blocks', `${blocks.checked} of ${blocks.total} stored ones checked`],
+    ['sha512', summary.checksum ?? 'not computed'],
+    ['recorded', summary.recordedChecksum ?? 'none'],
+    ['time', `${formatDuration(seconds * 1000)}${pace}`],
+  ])
+}
+
+function someOf(offsets: readonly number[]): string {
+  const shown = offsets.slice(0, 8).join(', ')
+  return offsets.length > 8 ? `${shown} and ${offsets.length - 8} more` : shown
+}
+
+function whatIsProven({ level, recordedChecksum }: VerifySummary): string {
+  switch (level) {
+    case 'config':
+      return 'the config is well formed; no block was looked at'
+    case 'exists':
+      return 'every block exists; none was read'
+    case 'blocks':
+      return 'every block was read and is what its id says; the image as a whole was not compared'
+    case 'full':
+      return recordedChecksum === null
+        ? 'every block was read and is what its id says; no SHA-512 is recorded to compare with'
+        : 'every block was read, and the image they make has the SHA-512 recorded'
+  }
 }
 
 function whatIsBad({ missing, corrupt }: VerifySummary): string {
