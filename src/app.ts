@@ -74,17 +74,19 @@ export function withStore<T>(
 /**
  * As `withStore`, with threads for blocks.
  * @param concurrency blocks compressed or decoded at once
+ * @param mayNeedNone threads are not started before there is something to compute
  */
 export function withCompute<T>(
   target: TargetUrl,
-  options: RunOptions & { readonly concurrency: number },
+  options: RunOptions & { readonly concurrency: number; readonly mayNeedNone?: boolean },
   work: (run: Run & WithCompute) => Promise<T>,
 ): Promise<T> {
   return withReleasers(async (own) => {
-    // started first: threads take a moment, and the target is opened meanwhile
+    // threads take a moment to start, and the target is opened meanwhile
     const compute = openCompute({
       blockThreads: Math.min(options.concurrency, availableParallelism()),
       slots: options.concurrency + LANES_AHEAD,
+      startLater: options.mayNeedNone ?? false,
     })
     own.add(() => compute.close())
     return withStore(target, options, (run) => work({ ...run, compute, mostPutOff: mostPutOff() }))

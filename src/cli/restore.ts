@@ -31,7 +31,7 @@ export function defineRestore(program: Command, context: Context): void {
     .addOption(
       new Option(
         '--verify <level>',
-        'full: every block and the whole file; blocks: every block only',
+        'full: the whole file by its SHA-512; blocks: each block by its id',
       )
         .choices(['full', 'blocks'])
         .default('full'),
@@ -77,7 +77,7 @@ function describe(summary: RestoreSummary): string[] {
   const { sizeBytes, seconds } = summary
   const verified =
     summary.verified === 'full'
-      ? 'every block, and the whole file by its SHA-512'
+      ? 'the whole file, by its SHA-512'
       : 'every block by its id; the whole file was not compared'
   return [
     `restored ${summary.file}`,

@@ -47,7 +47,9 @@ Examples:
       answer(context, options, async (run) => {
         const backup = parseBackupUrl(url)
         const concurrency = options.concurrentLimit
-        const summary = await withCompute(backup.target, { ...run, concurrency }, (tools) =>
+        const mayNeedNone = options.level === 'config' || options.level === 'exists'
+        const how = { ...run, concurrency, mayNeedNone }
+        const summary = await withCompute(backup.target, how, (tools) =>
           withReaderLock(
             tools,
             { lockTimeoutMs: options.lockTimeout, noLock: !options.lock },

@@ -11,6 +11,7 @@ import { fileHashOn } from './file-hash.ts'
 import type { BlockKind, HashKind, ThreadData } from './messages.ts'
 import { SEAL_KEY_BYTES } from './seal.ts'
 import { slotMemory, slotsOf } from './slots.ts'
+import type { Thread } from './thread.ts'
 import { startThread } from './thread.ts'
 
 export interface ComputeOptions {
@@ -18,6 +19,8 @@ export interface ComputeOptions {
   readonly blockThreads: number
   /** Pairs of buffers; 4 MiB each, touched only when used. */
   readonly slots: number
+  /** Threads take a moment to start, and memory; true: not before there is something to compute. */
+  readonly startLater?: boolean
 }
 
 export interface Compute extends BlockCompute {
@@ -28,12 +31,10 @@ export function openCompute(options: ComputeOptions): Compute {
   const memory = slotMemory(options.slots)
   const slots = slotsOf(memory, options.slots)
   const data: ThreadData = { memory, slots: options.slots, sealKey: randomBytes(SEAL_KEY_BYTES) }
-  // first, because its work is the longest
-  const hashThread = startThread<HashKind>('hash-thread', data)
-  const blockThreads = Array.from({ length: options.blockThreads }, () =>
-    startThread<BlockKind>('block-thread', data),
-  )
-  const idlest = () => blockThreads.reduce((a, b) => (b.waiting() < a.waiting() ? b : a))
+  let threads: Threads | undefined
+  const running = () => (threads ??= startThreads(options.blockThreads, data))
+  const idlest = () => running().forBlocks.reduce((a, b) => (b.waiting() < a.waiting() ? b : a))
+  if (!options.startLater) running()
 
   return {
     slots,
@@ -46,9 +47,21 @@ export function openCompute(options: ComputeOptions): Compute {
       idlest().run<'encode'>({ kind: 'encode', slot: index, length, compression }),
     decode: ({ index }, storedLength, block) =>
       idlest().run<'decode'>({ kind: 'decode', slot: index, storedLength, ...block }),
-    openFileHash: (signal) => fileHashOn(hashThread, signal),
+    openFileHash: (signal) => fileHashOn(running().forFile, signal),
     async close() {
-      await Promise.all([hashThread, ...blockThreads].map((thread) => thread.close()))
+      if (!threads) return
+      await Promise.all([threads.forFile, ...threads.forBlocks].map((thread) => thread.close()))
     },
   }
 }
+
+interface Threads {
+  readonly forFile: Thread<HashKind>
+  readonly forBlocks: ReadonlyArray<Thread<BlockKind>>
+}
+
+const startThreads = (blockThreads: number, data: ThreadData): Threads => ({
+  // first, because its work is the longest
+  forFile: startThread('hash-thread', data),
+  forBlocks: Array.from({ length: blockThreads }, () => startThread('block-thread', data)),
+})
