@@ -7,6 +7,7 @@
 import { randomBytes } from 'node:crypto'
 import {
   closeSync,
+  ftruncateSync,
   mkdirSync,
   mkdtempSync,
   openSync,
@@ -50,6 +51,9 @@ const work = mkdtempSync(join(tmpdir(), 'drover-bench-'))
 process.on('exit', () => rmSync(work, { recursive: true, force: true }))
 process.on('SIGINT', () => process.exit(130))
 const say = (text: string) => void process.stderr.write(`${text}\n`)
+
+/** Beyond this a whole backup takes too long: what counts then is the hash of the file. */
+const LARGEST_BACKUP = 10_000
 
 const image = join(work, 'small.raw')
 writeFileSync(image, randomBytes(2 * BLOCK_BYTES))
@@ -117,6 +121,20 @@ async function runAll(folder: string, size: number): Promise<void> {
   const lost = `${target}?backingImage=lost`
   await run('verify, all missing', drover('verify', lost, '--level', 'exists'), 3)
   await run('delete', drover('delete', url))
+  if (size > LARGEST_BACKUP) return
+  const distinct = sparseImage(join(folder, 'distinct.raw'), ids)
+  const fresh = join(folder, 'fresh')
+  mkdirSync(fresh)
+  await run('backup', drover('backup', distinct, '--target', `vfs://${fresh}`))
+}
+
+/** A file of distinct blocks that takes hardly any room: one id in each, and holes. */
+function sparseImage(path: string, ids: readonly Buffer[]): string {
+  const file = openSync(path, 'wx')
+  for (const [at, id] of ids.entries()) writeSync(file, id, 0, id.length, at * BLOCK_BYTES)
+  ftruncateSync(file, ids.length * BLOCK_BYTES)
+  closeSync(file)
+  return path
 }
 
 function writeBlock(folder: string, id: string): void {
