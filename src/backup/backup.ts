@@ -78,10 +78,8 @@ export async function backupImage(
     const pool = started(poolUnderLock(request, tools, { lock, seen, source, signal }), listings)
     // without the lock there will be no backup: do not read on for nothing
     pool.catch((error: unknown) => stop.abort(error))
-    const writer = await BlockWriter.open(
-      { store, compute, source, lock, signal, pool },
-      started(listPool(store, signal), listings),
-    )
+    const hint = started(poolBefore(lock, pool, store, signal), listings)
+    const writer = await BlockWriter.open({ store, compute, source, lock, signal, pool }, hint)
     own.add(() => writer.close())
 
     observer.phase('backing up', source.sizeBytes)
@@ -170,6 +168,29 @@ async function poolUnderLock(
   // Longhorn takes an empty folder for a backup and then collects no blocks at all
   await store.removeEmptyFolders?.(CONFIGS_PREFIX, { minAgeMs: LOCK_EXPIRY_MS })
   return listPool(store, at.signal)
+}
+
+/**
+ * The pool as listed while the lock settles. A listing that takes longer than that would only slow
+ * the deciding one down, and hold a large pool twice: then that one is the answer.
+ */
+async function poolBefore(
+  lock: Lock,
+  decided: Promise<BlockTable>,
+  store: BackupTools['store'],
+  signal: AbortSignal,
+): Promise<BlockTable> {
+  const held = new AbortController()
+  lock.acquired.then(
+    () => held.abort(),
+    () => undefined,
+  )
+  try {
+    return await listPool(store, AbortSignal.any([signal, held.signal]))
+  } catch (error) {
+    if (held.signal.aborted && !signal.aborted) return decided
+    throw error
+  }
 }
 
 /** Writes what the pool lacks, now that all ids are known; returns the compression it took. */
