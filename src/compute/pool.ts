@@ -7,6 +7,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import type { BlockCompute } from '../backupstore/compute.ts'
+import { DroverError } from '../lib/errors.ts'
 import { fileHashOn } from './file-hash.ts'
 import type { BlockKind, HashKind, ThreadData } from './messages.ts'
 import { SEAL_KEY_BYTES } from './seal.ts'
@@ -32,7 +33,11 @@ export function openCompute(options: ComputeOptions): Compute {
   const slots = slotsOf(memory, options.slots)
   const data: ThreadData = { memory, slots: options.slots, sealKey: randomBytes(SEAL_KEY_BYTES) }
   let threads: Threads | undefined
-  const running = () => (threads ??= startThreads(options.blockThreads, data))
+  let closed = false
+  const running = () => {
+    if (closed && !threads) throw new DroverError('INTERNAL', 'the threads were closed')
+    return (threads ??= startThreads(options.blockThreads, data))
+  }
   const idlest = () => running().forBlocks.reduce((a, b) => (b.waiting() < a.waiting() ? b : a))
   if (!options.startLater) running()
 
@@ -49,6 +54,7 @@ export function openCompute(options: ComputeOptions): Compute {
       idlest().run<'decode'>({ kind: 'decode', slot: index, storedLength, ...block }),
     openFileHash: (signal) => fileHashOn(running().forFile, signal),
     async close() {
+      closed = true
       if (!threads) return
       await Promise.all([threads.forFile, ...threads.forBlocks].map((thread) => thread.close()))
     },

@@ -20,6 +20,7 @@ import { gzipSync } from 'node:zlib'
 import { output, unlessThere } from '../helpers/command.ts'
 import { droverJson, startDrover } from '../helpers/drover.ts'
 import { BLOCK, MiB, makeImage, noise, sha512, text } from '../helpers/images.ts'
+import { altered, frameOfBlock } from '../helpers/memory-backup.ts'
 import { filesBelow } from '../helpers/stores.ts'
 import type { Workspace } from '../helpers/workspace.ts'
 import {
@@ -140,6 +141,11 @@ const damages: Record<
     apply: async ({ at }, index) => writeFile(at(index), await readFile(at(3))),
     reason: /id/,
   },
+  'whose frame is a good one of a block of which one bit is another one': {
+    apply: ({ at }, index) =>
+      writeFile(at(index), frameOfBlock(altered(blocks[index] ?? Buffer.alloc(0)))),
+    reason: /does not match its id after lz4 decoding/,
+  },
   'exchanged for raw bytes of its length': {
     apply: ({ at }, index) => writeFile(at(index), noise(99, BLOCK)),
     reason: /id/,
@@ -192,6 +198,56 @@ describe('a damaged block', { concurrency: 4 }, () => {
     await swap(at(2), at(3))
     await fails(3, 'BLOCK_CORRUPT', ['restore', url('disk'), path('out'), '--verify', 'blocks'])
     await assert.rejects(readFile(path('out')))
+  })
+
+  it('is found by a restore when it changed places with another one', async (t) => {
+    const { url, path, at, folder } = await copyOfStore(t)
+    await swap(at(8), at(9))
+    const before = await snapshot(folder)
+    const { details } = await fails(3, 'BLOCK_CORRUPT', ['restore', url('disk'), path('out')])
+    const index = details['offset'] / BLOCK
+    assert.ok([8, 9].includes(index), `at ${details['offset']}`)
+    assert.equal(details['id'], idOf(blocks[index] ?? Buffer.alloc(0)))
+    assert.deepEqual(await snapshot(folder), before)
+  })
+
+  it('is named when only hashes can tell, by both levels of verify that read blocks', async (t) => {
+    const bench = await copyOfStore(t)
+    const { at, url, store } = bench
+    const silent = 'whose frame is a good one of a block of which one bit is another one'
+    const corrupt = (document: any): number[] =>
+      document.corrupt.map(({ offsets }: { offsets: number[] }) => (offsets[0] ?? NaN) / BLOCK)
+    const verified = async (): Promise<any[]> => {
+      const before = await snapshot(store)
+      const [full, byIds] = await Promise.all(
+        ['full', 'blocks'].map((level) => runJson(['verify', url('disk'), '--level', level])),
+      )
+      assert.deepEqual(await snapshot(store), before)
+      for (const told of [full, byIds]) assert.equal(told?.code, 3, told?.stderr)
+      for (const key of ['ok', 'blocks', 'missing', 'corrupt', 'checksum']) {
+        assert.deepEqual(byIds?.document[key], full?.document[key], key)
+      }
+      return [full?.document, byIds?.document]
+    }
+
+    // every frame decodes well, so nothing seems wrong before the end
+    await swap(at(2), at(3))
+    await damages[silent]?.apply(bench, 7)
+    await damages[silent]?.apply(bench, 11)
+    for (const document of await verified()) {
+      assert.deepEqual([document.ok, document.missing, document.checksum], [false, [], null])
+      assert.deepEqual(corrupt(document), [2, 3, 7, 11])
+    }
+    // among others that are seen at once
+    await rm(at(6))
+    await truncate(at(9), 5000)
+    for (const document of await verified()) {
+      assert.deepEqual(
+        document.missing.map(({ offsets }: { offsets: number[] }) => offsets),
+        [[6 * BLOCK]],
+      )
+      assert.deepEqual(corrupt(document), [2, 3, 7, 9, 11])
+    }
   })
 
   it(
@@ -588,6 +644,31 @@ describe('a damaged config', { concurrency: 4 }, () => {
     await assert.rejects(readFile(path('out')))
   })
 
+  it('that lists a good block under another id is good as a whole, and named by ids alone', async (t) => {
+    const { store, url, path, image, at } = await copyOfStore(t)
+    const config = await readConfig(store, 'disk')
+    const moved = blockPath(store, id)
+    await mkdir(dirname(moved), { recursive: true })
+    await rename(at(4), moved)
+    const other = (config.Blocks ?? []).map((entry) =>
+      entry.Offset === 4 * BLOCK ? { ...entry, BlockChecksum: id } : entry,
+    )
+    await writeConfig(store, 'disk', { ...config, Blocks: other })
+    const [full, byIds, restored] = await Promise.all([
+      droverJson('verify', url('disk')),
+      runJson(['verify', url('disk'), '--level=blocks']),
+      droverJson('restore', url('disk'), path('out')),
+    ])
+    assert.deepEqual([full.ok, full.checksum], [true, config.Checksum])
+    assert.equal(byIds.code, 3)
+    assert.deepEqual(byIds.document.corrupt, [
+      { id, offsets: [4 * BLOCK], reason: 'does not match its id after lz4 decoding' },
+    ])
+    assert.equal(restored.verified, 'full')
+    assert.equal(await sha512(path('out')), await sha512(image))
+    await fails(3, 'BLOCK_CORRUPT', ['restore', url('disk'), path('byIds'), '--verify=blocks'])
+  })
+
   it('without a checksum is restored, and the result says what was not compared', async (t) => {
     const { store, target, url, path, image } = await copyOfStore(t)
     const config = await readConfig(store, 'disk')
@@ -596,8 +677,14 @@ describe('a damaged config', { concurrency: 4 }, () => {
     assert.equal(restored.verified, 'blocks')
     assert.equal(restored.checksum, await sha512(image))
     assert.equal(await sha512(path('out')), await sha512(image))
-    const verified = await droverJson('verify', url('disk'))
-    assert.equal(verified.ok, true)
+    for (const [level, checksum] of [
+      ['full', await sha512(image)],
+      ['blocks', null],
+    ]) {
+      const verified = await droverJson('verify', url('disk'), `--level=${level}`)
+      assert.deepEqual([verified.ok, verified.checksum], [true, checksum], String(level))
+      assert.equal(verified.recordedChecksum, null)
+    }
     const { backups } = await droverJson('list', '--target', target)
     assert.deepEqual([backups[0].checksum, backups[0].compression], ['', 'gzip'])
     const asked = await droverJson(

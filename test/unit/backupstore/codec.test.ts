@@ -10,6 +10,7 @@ import type { BlockId } from '../../../src/backupstore/block.ts'
 import { BLOCK_BYTES, MAX_STORED_BLOCK_BYTES } from '../../../src/backupstore/block.ts'
 import type { Compression } from '../../../src/backupstore/compression.ts'
 import { COMPRESSIONS, familyOf, looksLike } from '../../../src/backupstore/compression.ts'
+import type { DecodeOptions } from '../../../src/backupstore/codec.ts'
 import { blockIdOf, checksumOf, decodeBlock, encodeBlock } from '../../../src/backupstore/codec.ts'
 import { noise, text } from '../../helpers/images.ts'
 import { frameOf, zerosBlock } from '../../helpers/lz4-frames.ts'
@@ -36,10 +37,20 @@ function assertDecodes(stored: Buffer, raw: Buffer, as: Compression, what = ''):
   assert.ok(decoded.bytes.equals(raw), what)
 }
 
-function reasonOf(stored: Buffer, length: number, id: BlockId): string {
-  const decoded = decodeBlock(Buffer.from(stored), length, id)
+function reasonOf(stored: Buffer, length: number, id: BlockId, options?: DecodeOptions): string {
+  const decoded = decodeBlock(Buffer.from(stored), length, id, options)
   assert.equal(decoded.ok, false)
   return decoded.reason
+}
+
+/** Bytes whose LZ4 frame is exactly as long as they are. */
+function bytesAsLongAsTheirFrame(): { bytes: Buffer; frame: Buffer } {
+  for (let size = 30; size < 400; size++) {
+    const bytes = Buffer.alloc(size, 'ab')
+    const frame = Buffer.from(encodeBlock(bytes, 'lz4'))
+    if (frame.length === size) return { bytes, frame }
+  }
+  assert.fail('no such frame was found')
 }
 
 const SIZES = [1, 511, 512, 513, BLOCK_BYTES - 1, BLOCK_BYTES]
@@ -211,24 +222,9 @@ describe('raw bytes', () => {
   })
 
   it('that are a frame which decodes to its own length are told by the id', () => {
-    for (let size = 30; size < 400; size++) {
-      const inner = Buffer.alloc(size, 'ab')
-      const frame = Buffer.from(encodeBlock(inner, 'lz4'))
-      if (frame.length !== size) continue
-      assertDecodes(frame, inner, 'lz4')
-      assertDecodes(frame, frame, 'none')
-      return
-    }
-    // literals and a compressible rest, until both lengths meet
-    for (let random = 1; random < 400; random++) {
-      const inner = Buffer.concat([noise(random, random), Buffer.alloc(40)])
-      const frame = Buffer.from(encodeBlock(inner, 'lz4'))
-      if (frame.length !== inner.length) continue
-      assertDecodes(frame, inner, 'lz4')
-      assertDecodes(frame, frame, 'none')
-      return
-    }
-    assert.fail('no such frame was found')
+    const { bytes, frame } = bytesAsLongAsTheirFrame()
+    assertDecodes(frame, bytes, 'lz4')
+    assertDecodes(frame, frame, 'none')
   })
 
   it('of another length or id are refused with the reason', () => {
@@ -395,6 +391,138 @@ describe('a frame that nobody should send', () => {
         assert.notEqual(reasonOf(gzip, 4096, OTHER), '')
       }),
       { numRuns: 5000 },
+    )
+  })
+})
+
+describe('a block that the hash of the file is to prove', () => {
+  const byFile = { provenBy: 'file' } as const
+  const raw = text(8, 5000)
+  const other = noise(8, 5000)
+
+  it('may be any bytes of the right length, and is proven by its id unless that is said', () => {
+    for (const bytes of [raw, other, Buffer.alloc(5000)]) {
+      for (const compression of COMPRESSIONS) {
+        const stored = Buffer.from(encodeBlock(bytes, compression))
+        const decoded = decodeBlock(Buffer.from(stored), 5000, OTHER, byFile)
+        assert.ok(decoded.ok, compression)
+        assert.equal(decoded.stored, compression)
+        assert.ok(decoded.bytes.equals(bytes))
+        for (const options of [undefined, {}, { provenBy: 'id' } as const]) {
+          assert.match(reasonOf(stored, 5000, OTHER, options), /does not match its id/)
+        }
+      }
+    }
+  })
+
+  it('may be bytes that a frame without a look at its checksum gives', () => {
+    const stored = Buffer.from(encodeBlock(raw, 'lz4'))
+    // the last literal, before the end mark and the checksum
+    const at = stored.length - 9
+    stored[at] = (stored[at] ?? 0) ^ 1
+    const decoded = decodeBlock(Buffer.from(stored), 5000, blockIdOf(raw), {
+      ...byFile,
+      strictness: 'bytes',
+    })
+    assert.ok(decoded.ok)
+    assert.equal(
+      decoded.bytes.compare(raw),
+      (decoded.bytes.at(-1) ?? 0) > (raw.at(-1) ?? 0) ? 1 : -1,
+    )
+    assert.match(reasonOf(stored, 5000, blockIdOf(raw), byFile), /damaged LZ4 frame/)
+    assert.match(reasonOf(stored, 5000, blockIdOf(raw), { strictness: 'bytes' }), /id/)
+  })
+
+  it('is told by its id all the same when its bytes could be a frame or the block itself', () => {
+    const { bytes, frame } = bytesAsLongAsTheirFrame()
+    const { length } = frame
+    for (const [what, stored] of [
+      [bytes, 'lz4'],
+      [frame, 'none'],
+    ] as const) {
+      const decoded = decodeBlock(Buffer.from(frame), length, blockIdOf(what), byFile)
+      assert.ok(decoded.ok)
+      assert.equal(decoded.stored, stored)
+      assert.ok(decoded.bytes.equals(what))
+    }
+    assert.match(reasonOf(frame, length, OTHER, byFile), /does not match its id/)
+  })
+
+  for (const [what, head] of [
+    ['an LZ4 frame', frameOf([]).subarray(0, 7)],
+    ['a gzip file', gzipSync('x').subarray(0, 10)],
+  ] as const) {
+    it(`is told by its id when it is raw and begins like ${what}`, () => {
+      const block = Buffer.concat([head, noise(3, 1000)])
+      const decoded = decodeBlock(Buffer.from(block), block.length, blockIdOf(block), byFile)
+      assert.ok(decoded.ok)
+      assert.equal(decoded.stored, 'none')
+      assert.ok(decoded.bytes.equals(block))
+      assert.notEqual(reasonOf(block, block.length, OTHER, byFile), '')
+    })
+  }
+
+  it('is refused with a reason when its length is not the right one', () => {
+    for (const bytes of [raw, other]) {
+      const id = blockIdOf(bytes)
+      for (const length of [1, 4999, 5001, BLOCK_BYTES]) {
+        assert.match(reasonOf(bytes, length, id, byFile), /is 5000 bytes without .* expected/)
+        const lz4 = encodeBlock(bytes, 'lz4')
+        assert.match(reasonOf(lz4, length, id, byFile), /decod|expected|LZ4|output/i, `${length}`)
+        const gzip = encodeBlock(bytes, 'gzip')
+        assert.match(reasonOf(gzip, length, id, byFile), /decodes to/, `${length}`)
+      }
+    }
+  })
+
+  it('is refused with a reason when it is cut off, empty, or followed by more', () => {
+    for (const compression of ['lz4', 'gzip'] as const) {
+      const stored = Buffer.from(encodeBlock(raw, compression))
+      for (let length = 0; length < stored.length; length++) {
+        const cut = stored.subarray(0, length)
+        assert.notEqual(reasonOf(cut, 5000, blockIdOf(raw), byFile), '', `${length}`)
+      }
+      const longer = Buffer.concat([stored, Buffer.from('more')])
+      assert.notEqual(reasonOf(longer, 5000, blockIdOf(raw), byFile), '')
+    }
+    assert.match(reasonOf(Buffer.alloc(0), 5000, OTHER, byFile), /is empty/)
+  })
+
+  it('is refused with a reason when it is garbage, or a frame of it', () => {
+    for (const garbage of [
+      noise(1, 4999),
+      frameOf([{ bytes: noise(3, 5000), compressed: true }]),
+      frameOf([zerosBlock(4999)]),
+      frameOf([zerosBlock(2500), zerosBlock(2501)]),
+      Buffer.concat([gzipSync(raw).subarray(0, 10), noise(3, 500)]),
+    ]) {
+      assert.notEqual(reasonOf(garbage, 5000, OTHER, byFile), '')
+    }
+  })
+
+  it('is of the right length, whatever is changed in what is stored of it', () => {
+    const small = text(1, 2000)
+    const frames = [
+      ...COMPRESSIONS.map((compression) => Buffer.from(encodeBlock(small, compression))),
+      frameOf([
+        { bytes: small.subarray(0, 1000), compressed: false },
+        { bytes: small.subarray(1000), compressed: false },
+      ]),
+    ]
+    const edits = fc.array(fc.tuple(fc.nat({ max: 5000 }), fc.nat({ max: 255 })), {
+      minLength: 1,
+      maxLength: 4,
+    })
+    const strictnesses = fc.constantFrom('bytes', 'frame')
+    fc.assert(
+      fc.property(fc.constantFrom(...frames), edits, strictnesses, (frame, edits, strictness) => {
+        const stored = Buffer.from(frame)
+        for (const [at, value] of edits) stored[at % stored.length] = value
+        const decoded = decodeBlock(stored, 2000, OTHER, { ...byFile, strictness })
+        if (decoded.ok) assert.equal(decoded.bytes.length, 2000)
+        else assert.notEqual(decoded.reason, '')
+      }),
+      { numRuns: 3000 },
     )
   })
 })
