@@ -194,6 +194,20 @@ describe('a scan of an image', { timeout: 60_000 }, () => {
     )
   })
 
+  it('never goes far ahead of a block that was put off, however busy the threads are', async () => {
+    const many = Array.from({ length: 60 }, (_, index) => noise(index, 700))
+    const image = many.map((bytes) => Buffer.concat([bytes, Buffer.alloc(BLOCK - bytes.length)]))
+    const [mostPutOff, lanes] = [5, 3]
+    const { seen, scan } = scanner({ isBusy: always, blocks: image, mostPutOff, lanes })
+    assertScan(await scan(), image)
+    let furthest = 0
+    for (const [at, index] of seen.reads.entries()) {
+      const again = seen.reads.indexOf(index) < at
+      if (again) assert.ok(furthest - index <= mostPutOff + 2 * lanes, `${index} at ${furthest}`)
+      furthest = Math.max(furthest, index)
+    }
+  })
+
   it('puts blocks off while the one real thread has another, and finds the same', async (t) => {
     const compute = openCompute({ blockThreads: 1, slots: 8 })
     t.after(() => compute.close())
