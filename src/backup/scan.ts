@@ -54,9 +54,11 @@ export async function scanImage(options: ScanOptions): Promise<Scan> {
   const found = new InOrder()
   const putOff: Required<Visit>[] = []
 
+  // when no more may be put off, the oldest is due: the page cache need not hold it for long
+  const isLateDue = () => putOff.length >= mostPutOff || !compute.isBusy()
   function* visits(): Generator<Visit, void, undefined> {
     for (let index = 0; index < total; index++) {
-      for (let late; !compute.isBusy() && (late = putOff.shift());) yield late
+      for (let late; isLateDue() && (late = putOff.shift());) yield late
       yield { index }
     }
   }
