@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util'
 import { about, versionOf } from './about.ts'
 import type { Case, Places } from './cases.ts'
 import { droverCases, otherCases, reference } from './cases.ts'
-import { benchImage } from './image.ts'
+import { benchImage, sparseImage } from './image.ts'
 import type { Spread } from './measure.ts'
 import { measure, spreadOf } from './measure.ts'
 import { table } from './table.ts'
@@ -33,8 +33,8 @@ interface Row {
   readonly name: string
   readonly goal: number | null
   readonly wallSeconds: Spread
-  /** Case by reference, pair by pair. */
-  readonly ratio: Spread
+  /** Case by reference, pair by pair; null when there was none. */
+  readonly ratio: Spread | null
   readonly cpuSeconds: number
   readonly peakMiB: number
 }
@@ -46,7 +46,7 @@ const say = (text: string) => void process.stderr.write(`${text}\n`)
 
 say('making the image, if it is not there')
 const image = values.image ?? benchImage(join(tmpdir(), 'drover-bench-image'))
-const places: Places = { image, work }
+const places: Places = { image, sparse: sparseImage(work), work }
 say('filling a store')
 const cases = [...droverCases(places), ...(values['no-others'] ? [] : otherCases(places))].filter(
   ({ name }) => name.includes(values.only),
@@ -64,20 +64,20 @@ const facts = {
 }
 process.stdout.write(values.json ? `${JSON.stringify({ about: facts, rows })}\n` : describe())
 
-async function run({ name, goal, prepare, command }: Case): Promise<Row> {
+async function run({ name, goal, prepare, command, once }: Case): Promise<Row> {
   const walls: number[] = []
   const ratios: number[] = []
   const cpu: number[] = []
   const peaks: number[] = []
-  for (let at = -1; at < runs; at++) {
-    const base = await measure(reference(places))
+  for (let at = once ? runs - 1 : -1; at < runs; at++) {
+    const base = once ? undefined : await measure(reference(places))
     prepare()
     // what the preparation left for the disk is not charged to the run
     execFileSync('sync')
     const figures = await measure(command)
     if (at < 0) continue // warms the page cache
     walls.push(figures.wallSeconds)
-    ratios.push(figures.wallSeconds / base.wallSeconds)
+    if (base) ratios.push(figures.wallSeconds / base.wallSeconds)
     cpu.push(figures.userSeconds + figures.systemSeconds)
     peaks.push(figures.peakMiB)
   }
@@ -85,20 +85,20 @@ async function run({ name, goal, prepare, command }: Case): Promise<Row> {
     name,
     goal: goal ?? null,
     wallSeconds: spreadOf(walls),
-    ratio: spreadOf(ratios),
+    ratio: ratios.length > 0 ? spreadOf(ratios) : null,
     cpuSeconds: spreadOf(cpu).median,
     peakMiB: Math.max(...peaks),
   }
-  say(`${name}: ${row.ratio.median.toFixed(2)}×`)
+  say(`${name}: ${times(row.ratio) || `${row.peakMiB.toFixed(0)} MiB`}`)
   return row
 }
 
 function describe(): string {
-  const cells = rows.map(({ name, goal, wallSeconds, ratio, cpuSeconds, peakMiB }) => [
+  const cells = rows.map(({ name, goal, ratio, wallSeconds, cpuSeconds, peakMiB }) => [
     name,
     goal === null ? '' : `≤ ${goal}×`,
-    `${ratio.median.toFixed(2)}×`,
-    `${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)}`,
+    times(ratio),
+    ratio ? `${ratio.min.toFixed(2)}–${ratio.max.toFixed(2)}` : '',
     `${wallSeconds.median.toFixed(2)} s`,
     `${cpuSeconds.toFixed(2)} s`,
     `${peakMiB.toFixed(0)} MiB`,
@@ -106,4 +106,8 @@ function describe(): string {
   const head = ['', 'goal', 'ratio', 'spread', 'wall', 'cpu', 'peak memory']
   const lines = Object.entries(facts).map(([key, value]) => `${key}: ${String(value)}`)
   return `${lines.join('\n')}\n\n${table(head, cells)}`
+}
+
+function times(ratio: Spread | null): string {
+  return ratio ? `${ratio.median.toFixed(2)}×` : ''
 }

@@ -13,10 +13,14 @@ export interface Case {
   /** Makes things as they must be before each run; not measured. */
   readonly prepare: () => void
   readonly command: CommandLine
+  /** Run once, without the reference: only its memory counts. */
+  readonly once?: true
 }
 
 export interface Places {
   readonly image: string
+  /** 32 GiB, nearly all of it holes. */
+  readonly sparse: string
   /** An empty folder for the bench alone. */
   readonly work: string
 }
@@ -33,7 +37,7 @@ export const reference = ({ image }: Places): CommandLine => ({
   argv: ['openssl', 'dgst', '-sha512', image],
 })
 
-export function droverCases({ image, work }: Places): Case[] {
+export function droverCases({ image, sparse, work }: Places): Case[] {
   const fresh = join(work, 'fresh')
   const filled = join(work, 'filled')
   const out = join(work, 'out.raw')
@@ -94,6 +98,18 @@ export function droverCases({ image, work }: Places): Case[] {
       name: 'verify --level blocks',
       prepare: () => undefined,
       command: drover('verify', url, '--level', 'blocks'),
+    },
+    {
+      name: 'backup of 32 GiB of holes',
+      once: true,
+      prepare: () => empty(fresh),
+      command: drover('backup', sparse, '--target', target(fresh), '--name', 'sparse'),
+    },
+    {
+      name: 'restore of 32 GiB of holes',
+      once: true,
+      prepare: noOut,
+      command: drover('restore', `${target(fresh)}?backingImage=sparse`, out),
     },
   ]
 }

@@ -1,8 +1,21 @@
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import {
+  closeSync,
+  existsSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 
-const GiB = 1024 ** 3
+const MiB = 1024 ** 2
+const GiB = 1024 * MiB
 
 /** The bench image: 2 GiB, ext4, with the real files of /usr/share. Made once in `folder`. */
 export function benchImage(folder: string): string {
@@ -18,5 +31,15 @@ export function benchImage(folder: string): string {
     stdio: 'inherit',
   })
   renameSync(making, path)
+  return path
+}
+
+/** 32 GiB with 4 MiB of data in four places. */
+export function sparseImage(folder: string): string {
+  const path = join(folder, 'sparse.raw')
+  const file = openSync(path, 'w')
+  for (const part of [0, 1, 2, 3]) writeSync(file, randomBytes(MiB), 0, MiB, part * 9 * GiB)
+  ftruncateSync(file, 32 * GiB)
+  closeSync(file)
   return path
 }

@@ -62,7 +62,7 @@ process.on('exit', () => rmSync(work, { recursive: true, force: true }))
 process.on('SIGINT', () => process.exit(130))
 
 const image = values.image ?? benchImage(join(tmpdir(), 'drover-bench-image'))
-const cases = droverCases({ image, work }).filter(({ name }) => VERBS.includes(name))
+const cases = droverCases({ image, sparse: image, work }).filter(({ name }) => VERBS.includes(name))
 const profiles: Profile[] = []
 for (const { name, prepare, command } of cases) {
   prepare()

@@ -11,10 +11,12 @@ import { orAborted, runLanes } from '../lib/lanes.ts'
 import type { BlockId, Checksum } from '../backupstore/block.ts'
 import { BLOCK_BYTES, blockCount, blockLength } from '../backupstore/block.ts'
 import { BlockMap } from '../backupstore/block-map.ts'
-import type { BlockCompute, Seal, Slot } from '../backupstore/compute.ts'
+import type { BlockCompute, Slot } from '../backupstore/compute.ts'
 import { isZero } from '../backupstore/zero-blocks.ts'
 import type { ImageSource } from '../image/source.ts'
 import { changed } from '../image/source.ts'
+import type { LateBlock } from './put-off.ts'
+import { PutOff } from './put-off.ts'
 
 export interface Scan {
   readonly checksum: Checksum
@@ -42,24 +44,22 @@ export interface ScanOptions {
 }
 
 /** A block to be read: for the first time, or again with the seal of the first. */
-interface Visit {
-  readonly index: number
-  readonly seal?: Seal
-}
+type Visit = LateBlock | { readonly index: number; readonly seal?: undefined }
 
 export async function scanImage(options: ScanOptions): Promise<Scan> {
   const { source, compute, mostPutOff, onBlock, onProgress } = options
   const total = blockCount(source.sizeBytes)
   const hash = compute.openFileHash(options.signal)
   const found = new InOrder()
-  const putOff: Required<Visit>[] = []
+  const putOff = new PutOff(mostPutOff)
 
-  // when no more may be put off, the oldest is due: the page cache need not hold it for long
-  const isLateDue = () => putOff.length >= mostPutOff || !compute.isBusy()
   function* visits(): Generator<Visit, void, undefined> {
     for (let index = 0; index < total; index++) {
-      for (let late; isLateDue() && (late = putOff.shift());) yield late
+      for (let late; !compute.isBusy() && (late = putOff.take());) yield late
+      const { isBehind } = putOff
       yield { index }
+      const late = isBehind ? putOff.take() : undefined
+      if (late) yield late
     }
   }
   const visit = async ({ index, seal }: Visit, slot: Slot, signal: AbortSignal) => {
@@ -76,8 +76,8 @@ export async function scanImage(options: ScanOptions): Promise<Scan> {
     } else if (isZero(bytes)) {
       found.add(index, undefined)
       await orAborted(hash.addZeros(index, length), signal)
-    } else if (compute.isBusy() && putOff.length < mostPutOff) {
-      putOff.push({ index, seal: await orAborted(hash.addAndSeal(index, slot, length), signal) })
+    } else if (compute.isBusy() && putOff.hasRoom) {
+      putOff.add({ index, seal: await orAborted(hash.addAndSeal(index, slot, length), signal) })
       return
     } else {
       const hashed = orAborted(hash.addBlock(index, slot, length), signal)
@@ -91,7 +91,7 @@ export async function scanImage(options: ScanOptions): Promise<Scan> {
   }
 
   await runLanes(compute.slots, visits(), options.signal, visit)
-  await runLanes(compute.slots, putOff.values(), options.signal, visit)
+  await runLanes(compute.slots, putOff.rest(), options.signal, visit)
   return { checksum: await hash.digest(), blocks: found.blocks, total }
 }
 
