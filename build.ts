@@ -4,7 +4,6 @@
  */
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 
 const ROOT = import.meta.dirname
@@ -29,4 +28,4 @@ export async function buildTo(folder: string): Promise<void> {
   })
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) await buildTo(join(ROOT, 'dist'))
+if (import.meta.main) await buildTo(join(ROOT, 'dist'))

@@ -1,6 +1,6 @@
 /** What is measured: Drover's verbs, and other tools at the same work where they are installed. */
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { versionOf } from './about.ts'
@@ -25,6 +25,7 @@ export interface Places {
   readonly work: string
 }
 
+const CONFIGS = 'backupstore/backing-images/backing-images'
 const DROVER = fileURLToPath(new URL('../bin/drover', import.meta.url))
 /** glibc's own defaults, to show what the launcher's settings bring. */
 const DEFAULT_MALLOC = {
@@ -48,8 +49,10 @@ export function droverCases({ image, sparse, work }: Places): Case[] {
     rmSync(folder, { recursive: true, force: true })
     mkdirSync(folder, { recursive: true })
   }
+  const backUp = (file: string, folder: string, name: string) =>
+    execFileSync(DROVER, ['backup', file, '--target', target(folder), '--name', name, '--quiet'])
   empty(filled)
-  execFileSync(DROVER, ['backup', image, '--target', target(filled), '--name', 'real', '--quiet'])
+  backUp(image, filled, 'real')
   const backup = drover('backup', image, '--target', target(fresh), '--name', 'real')
   const restore = drover('restore', url, out)
   const noOut = () => rmSync(out, { force: true })
@@ -69,10 +72,7 @@ export function droverCases({ image, sparse, work }: Places): Case[] {
       name: 'backup under a new name',
       goal: 1.1,
       prepare: () => {
-        rmSync(join(filled, 'backupstore/backing-images/backing-images/again'), {
-          recursive: true,
-          force: true,
-        })
+        rmSync(join(filled, CONFIGS, 'again'), { recursive: true, force: true })
       },
       command: drover('backup', image, '--target', target(filled), '--name', 'again'),
     },
@@ -108,7 +108,13 @@ export function droverCases({ image, sparse, work }: Places): Case[] {
     {
       name: 'restore of 32 GiB of holes',
       once: true,
-      prepare: noOut,
+      prepare: () => {
+        noOut()
+        if (!existsSync(join(fresh, CONFIGS, 'sparse'))) {
+          empty(fresh)
+          backUp(sparse, fresh, 'sparse')
+        }
+      },
       command: drover('restore', `${target(fresh)}?backingImage=sparse`, out),
     },
   ]
@@ -119,7 +125,22 @@ export function otherCases({ image, work }: Places): Case[] {
   const cases: Case[] = []
   const clear = (folder: string) => rmSync(folder, { recursive: true, force: true })
   const add = (tool: string, make: (folder: string) => [Case, Case]) => {
-    if (isInstalled(tool)) cases.push(...make(join(work, tool)))
+    if (!isInstalled(tool)) return
+    const [backup, restore] = make(join(work, tool))
+    let madeBackup = false
+    const prepareBackup = () => {
+      backup.prepare()
+      madeBackup = true
+    }
+    const prepareRestore = () => {
+      if (!madeBackup) {
+        prepareBackup()
+        const { argv, env, cwd } = backup.command
+        execFileSync(argv[0] ?? '', argv.slice(1), { cwd, env: { ...process.env, ...env } })
+      }
+      restore.prepare()
+    }
+    cases.push({ ...backup, prepare: prepareBackup }, { ...restore, prepare: prepareRestore })
   }
   add('restic', (folder) => {
     const env = {
@@ -174,7 +195,10 @@ export function otherCases({ image, work }: Places): Case[] {
   add('casync', (folder) => [
     {
       name: 'casync backup',
-      prepare: () => clear(folder),
+      prepare: () => {
+        clear(folder)
+        mkdirSync(folder)
+      },
       command: {
         argv: [
           'casync',

@@ -26,10 +26,14 @@ export function benchImage(folder: string): string {
   rmSync(making, { force: true })
   writeFileSync(making, '')
   truncateSync(making, 2 * GiB)
-  execFileSync('mke2fs', ['-q', '-F', '-t', 'ext4', '-d', '/usr/share', making], {
-    env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
-    stdio: 'inherit',
-  })
+  try {
+    execFileSync('mke2fs', ['-q', '-F', '-t', 'ext4', '-d', '/usr/share', making], {
+      env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
+      stdio: 'inherit',
+    })
+  } catch (cause) {
+    throw new Error('/usr/share does not fit into 2 GiB: give an --image of your own', { cause })
+  }
   renameSync(making, path)
   return path
 }

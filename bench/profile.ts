@@ -9,7 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { about } from './about.ts'
+import { about, versionOf } from './about.ts'
 import { droverCases } from './cases.ts'
 import { benchImage } from './image.ts'
 import { measure } from './measure.ts'
@@ -57,6 +57,7 @@ interface Profile {
   readonly seconds: Readonly<Record<string, number>>
 }
 
+if (versionOf('perf') === undefined) throw new Error('perf is needed: package linux-perf')
 const work = mkdtempSync(join(tmpdir(), 'drover-bench-'))
 process.on('exit', () => rmSync(work, { recursive: true, force: true }))
 process.on('SIGINT', () => process.exit(130))

@@ -1,6 +1,6 @@
 /** The one place that puts the parts together: a run with its store, its threads and its end. */
 import { randomBytes } from 'node:crypto'
-import { availableParallelism } from 'node:os'
+import { availableParallelism, totalmem } from 'node:os'
 import { BLOCK_BYTES } from './backupstore/block.ts'
 import type { RunId } from './backupstore/layout.ts'
 import type { Lock } from './backupstore/lock.ts'
@@ -30,9 +30,11 @@ const LANES_AHEAD = 6
 /** 512 MiB: what the file's hash may be ahead of the blocks. */
 const MOST_PUT_OFF = 256
 
-/** A quarter of the memory that this machine or container has left may be page cache of ours. */
-const mostPutOff = () =>
-  Math.min(MOST_PUT_OFF, Math.floor(process.availableMemory() / 4 / BLOCK_BYTES))
+/** What stays in the page cache for a moment: an eighth of what the machine or container has. */
+function mostPutOff(): number {
+  const memoryBytes = Math.min(totalmem(), process.constrainedMemory() || Infinity)
+  return Math.min(MOST_PUT_OFF, Math.floor(memoryBytes / 8 / BLOCK_BYTES))
+}
 
 export interface Run {
   readonly run: RunId

@@ -171,8 +171,8 @@ async function poolUnderLock(
 }
 
 /**
- * The pool as listed while the lock settles. A listing that takes longer than that would only slow
- * the deciding one down, and hold a large pool twice: then that one is the answer.
+ * The pool as listed while the lock settles. A listing that takes longer than that is given up for
+ * the deciding one: two at once slow each other down and hold a large pool in memory twice.
  */
 async function poolBefore(
   lock: Lock,

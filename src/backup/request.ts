@@ -28,7 +28,7 @@ export type BackupStore = LockStore & Pick<PruneStore, 'removeEmptyFolders'>
 export interface BackupTools {
   readonly store: BackupStore
   readonly compute: BlockCompute
-  /** Blocks of an image that may be read twice, because the page cache surely still holds them. */
+  /** Blocks that may be put off at once: as many as the page cache surely still holds then. */
   readonly mostPutOff: number
   readonly clock: Clock
   readonly run: RunId

@@ -3,9 +3,10 @@
  * What becomes of each block is the business of `onBlock`, while its bytes are at hand.
  *
  * The hash of the file is serial, so a run can never end before one core has hashed every byte.
- * While all threads are busy, blocks are therefore only hashed, and put off; they are read once
- * more, from the page cache, when a thread is free: often beside the zeros that an image ends with.
- * A seal proves that both readings saw the same bytes. With cores enough nothing is put off.
+ * While all threads for blocks are busy, blocks are therefore only hashed, and put off; they are
+ * read once more, from the page cache, when a thread is free: often beside the zeros that an image
+ * ends with. A seal proves that both readings saw the same bytes. Where the threads keep up with
+ * the hash, nothing is put off.
  */
 import { orAborted, runLanes } from '../lib/lanes.ts'
 import type { BlockId, Checksum } from '../backupstore/block.ts'

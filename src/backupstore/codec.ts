@@ -47,8 +47,8 @@ export type Decoded =
 
 /**
  * The bytes of a stored block, of the right length, and proven by its id unless the file's hash is
- * to prove them. Never allocates more than one LZ4 block (4 MiB) for output, whatever the object
- * says of itself. May overwrite parts of `stored`.
+ * to prove them. Never allocates more than a few LZ4 blocks (of 4 MiB) for output, whatever the
+ * object says of itself. May overwrite parts of `stored`.
  */
 export function decodeBlock(
   stored: Buffer,

@@ -1,5 +1,5 @@
 /**
- * The port to where blocks are hashed, compressed and checked: heavy work that never runs on the
+ * The port to where blocks are hashed, compressed and proven: heavy work that never runs on the
  * event loop. `compute/` implements it with threads.
  */
 import type { BlockId, Checksum } from './block.ts'

@@ -13,7 +13,6 @@ const { memory, slots: count, sealKey } = workerData as ThreadData
 const slots = slotsOf(memory, count)
 const freeOutput = outputFreer()
 
-stepBack()
 serve<BlockKind>(run, {
   answered({ kind }) {
     if (kind === 'encode' || kind === 'decode') freeOutput()
@@ -21,6 +20,10 @@ serve<BlockKind>(run, {
 })
 
 function run(task: Task<BlockKind>): Answers[BlockKind] {
+  if (task.kind === 'step-back') {
+    stepBack()
+    return undefined
+  }
   const slot = slotAt(slots, task.slot)
   switch (task.kind) {
     case 'identify':

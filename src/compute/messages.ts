@@ -9,6 +9,8 @@ interface Given {
   'identify-sealed': { readonly slot: number; readonly length: number; readonly seal: Seal }
   encode: { readonly slot: number; readonly length: number; readonly compression: Compression }
   decode: BlockToDecode & { readonly slot: number; readonly storedLength: number }
+  /** From now on a file is hashed: that goes first. */
+  'step-back': object
   // the file hash lives in a thread of its own, which takes these in order
   'hash-start': object
   'hash-block': { readonly slot: number; readonly length: number }
@@ -24,6 +26,7 @@ export interface Answers {
   /** The stored length. */
   encode: number
   decode: DecodeResult
+  'step-back': undefined
   'hash-start': undefined
   'hash-block': undefined
   'hash-and-seal': Seal
@@ -31,7 +34,7 @@ export interface Answers {
   'hash-digest': Checksum
 }
 
-export type BlockKind = 'identify' | 'identify-sealed' | 'encode' | 'decode'
+export type BlockKind = 'identify' | 'identify-sealed' | 'encode' | 'decode' | 'step-back'
 export type HashKind = Exclude<keyof Answers, BlockKind>
 
 /** A union over the kinds, so that `kind` tells the rest. */

@@ -52,7 +52,14 @@ export function openCompute(options: ComputeOptions): Compute {
       idlest().run<'encode'>({ kind: 'encode', slot: index, length, compression }),
     decode: ({ index }, storedLength, block) =>
       idlest().run<'decode'>({ kind: 'decode', slot: index, storedLength, ...block }),
-    openFileHash: (signal) => fileHashOn(running().forFile, signal),
+    openFileHash(signal) {
+      const { forFile, forBlocks } = running()
+      for (const thread of forBlocks) {
+        // a thread that fails tells with its next block
+        thread.run({ kind: 'step-back' }).catch(() => undefined)
+      }
+      return fileHashOn(forFile, signal)
+    },
     async close() {
       closed = true
       if (!threads) return

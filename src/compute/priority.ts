@@ -1,7 +1,7 @@
 import { constants, setPriority } from 'node:os'
 
 /**
- * Lets the threads for blocks step back behind the one that hashes the file, which a run waits for
+ * Lets the calling thread, one for blocks, step back behind the one that hashes the file, which a run waits for
  * in the end: with two cores a backup takes 1.1 instead of 1.2 times as long as that hash. On Linux
  * 0 stands for the calling thread; elsewhere it would be the whole process.
  */

@@ -33,7 +33,7 @@ export interface RestoreRequest {
   readonly from: BackupUrl
   readonly file: string
   readonly checksum: Checksum | undefined
-  /** `blocks`: each block by its id, without the hash of the whole file. */
+  /** `blocks`: each block by its id, without the hash of the whole file, unless one is asked for. */
   readonly verify: 'full' | 'blocks'
   readonly force: boolean
   /** Blocks read and decoded at once. */

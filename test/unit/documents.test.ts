@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
-import { readFile } from 'node:fs/promises'
+import { access, readFile, readdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import { exitCodeOf } from '../../src/cli/exit-codes.ts'
 import type { ErrorCode } from '../../src/lib/errors.ts'
 import { errorMeanings } from '../../src/lib/errors.ts'
@@ -16,4 +18,19 @@ test('the command-line page lists every error code, what it means and its exit c
       exitCodeOf(code as ErrorCode),
     ]),
   )
+})
+
+test('every link of the documents to a file of the project leads to one', async () => {
+  const root = fileURLToPath(new URL('../..', import.meta.url))
+  const pages = ['README.md', 'CHANGELOG.md']
+  for (const page of await readdir(join(root, 'docs'))) pages.push(`docs/${page}`)
+  let links = 0
+  for (const page of pages) {
+    const text = await readFile(join(root, page), 'utf8')
+    for (const [, link = ''] of text.matchAll(/\]\((?!https?:|#)([^)#]+)/g)) {
+      links += 1
+      await assert.doesNotReject(access(join(root, dirname(page), link)), `${page}: ${link}`)
+    }
+  }
+  assert.ok(links > 5)
 })
