@@ -215,7 +215,6 @@ describe('a scan of an image', { timeout: 60_000 }, () => {
     const { seen, scan } = scanner({ compute, lanes: 8 })
     assertScan(await scan())
     assert.ok(seen.sealed.length > 0, 'some were put off')
-    assert.ok(seen.sealed.length < data.length, 'the first was not')
     assertProgress(seen.progress)
   })
 
