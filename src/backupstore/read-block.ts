@@ -96,13 +96,11 @@ export function throwBadBlock(
   id: BlockId,
   offset: number,
 ): never {
+  const where = `block ${id} at offset ${offset}`
+  const more = 'verify tells whether others are bad, too'
   const details = { id, offset, ...(state.state === 'corrupt' ? { reason: state.reason } : {}) }
   if (state.state === 'missing') {
-    throw new DroverError('BLOCK_MISSING', `block ${id} at offset ${offset} is missing`, {
-      details,
-    })
+    throw new DroverError('BLOCK_MISSING', `${where} is missing; ${more}`, { details })
   }
-  throw new DroverError('BLOCK_CORRUPT', `block ${id} at offset ${offset} ${state.reason}`, {
-    details,
-  })
+  throw new DroverError('BLOCK_CORRUPT', `${where} ${state.reason}; ${more}`, { details })
 }

@@ -73,11 +73,18 @@ Example:
 /** SIGHUP: the connection to the terminal was lost. */
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
 
+/** Wrappers such as `timeout` signal the process and then its group: that is one signal. */
+const SAME_SIGNAL_MS = 250
+
 /** The first signal stops the work and lets it clean up; the second ends the process at once. */
 function listenForSignals(stop: AbortController): () => void {
+  let firstMs = 0
   const onSignal = () => {
-    if (stop.signal.aborted) process.exit(EXIT.interrupted)
-    stop.abort(interrupted())
+    const nowMs = performance.now()
+    if (!stop.signal.aborted) {
+      firstMs = nowMs
+      stop.abort(interrupted())
+    } else if (nowMs - firstMs > SAME_SIGNAL_MS) process.exit(EXIT.interrupted)
   }
   for (const signal of SIGNALS) process.on(signal, onSignal)
   return () => {

@@ -26,7 +26,7 @@ export function defineVerify(program: Command, context: Context): void {
     .addOption(
       new Option(
         '--level <level>',
-        'config: its fields; exists: and that every block is there; blocks: that every block is what its id says; full: that the whole image is what was backed up',
+        'config: its fields; exists: and that every block is there; blocks: that every block is what its id says; full (default): instead of ids, that all blocks make the image of the recorded SHA-512',
       )
         .choices(VERIFY_LEVELS)
         .default('full'),
@@ -110,5 +110,5 @@ function whatIsProven({ level, recordedChecksum }: VerifySummary): string {
 function whatIsBad({ missing, corrupt }: VerifySummary): string {
   const bad = missing.length + corrupt.length
   if (bad === 0) return 'every block is right, but the image as a whole is not the recorded one'
-  return `${plural(bad, 'block')} of this backup cannot be restored`
+  return `${plural(bad, 'block')} of this backup cannot be relied on`
 }

@@ -20,7 +20,7 @@ export function expectedChecksum(
   wanted: Checksum | undefined,
 ): Checksum | undefined {
   if (wanted !== undefined && backup.checksum !== undefined && wanted !== backup.checksum) {
-    throw checksumMismatch(backup, backup.checksum, wanted)
+    throw checksumMismatch(backup, backup.checksum, wanted, 'recorded ')
   }
   return wanted ?? backup.checksum
 }
@@ -29,9 +29,10 @@ export const checksumMismatch = (
   { name }: Pick<Backup, 'name'>,
   checksum: Checksum,
   expected: Checksum,
+  known: 'recorded ' | '' = '',
 ): DroverError =>
   new DroverError(
     'CHECKSUM_MISMATCH',
-    `${name} is not the image expected: its SHA-512 is ${checksum}, expected ${expected}`,
+    `${name} is not the image expected: its ${known}SHA-512 is ${checksum}, expected ${expected}`,
     { details: { expected, checksum } },
   )
