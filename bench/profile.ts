@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util'
 import { about, versionOf } from './about.ts'
 import { droverCases } from './cases.ts'
 import { benchImage } from './image.ts'
-import { measure } from './measure.ts'
+import { measure, spreadOf } from './measure.ts'
 import { table } from './table.ts'
 
 const { values } = parseArgs({
@@ -26,6 +26,7 @@ const VERBS = [
   'verify --level full',
 ]
 const HERTZ = 1999
+const RUNS = 3
 
 /** The first that matches a stack, from the innermost frame outwards, tells what it is for. */
 const KINDS: ReadonlyArray<readonly [string, RegExp]> = [
@@ -66,12 +67,16 @@ const image = values.image ?? benchImage(join(tmpdir(), 'drover-bench-image'))
 const cases = droverCases({ image, sparse: image, work }).filter(({ name }) => VERBS.includes(name))
 const profiles: Profile[] = []
 for (const { name, prepare, command } of cases) {
+  // taking samples takes time, too: the wall time is that of runs without
+  const walls: number[] = []
+  for (let run = 0; run < RUNS; run++) {
+    prepare()
+    execFileSync('sync')
+    walls.push((await measure(command)).wallSeconds)
+  }
   prepare()
   execFileSync('sync')
-  // taking samples takes time, too
-  const { wallSeconds } = await measure(command)
-  prepare()
-  profiles.push(profile(name, command.argv, wallSeconds))
+  profiles.push(profile(name, command.argv, spreadOf(walls).median))
 }
 process.stdout.write(
   values.json ? `${JSON.stringify({ about: about(), profiles })}\n` : describe(profiles),
