@@ -8,6 +8,7 @@
  * ends with. A seal proves that both readings saw the same bytes. Where the threads keep up with
  * the hash, nothing is put off.
  */
+import { DroverError } from '../lib/errors.ts'
 import { orAborted, runLanes } from '../lib/lanes.ts'
 import type { BlockId, Checksum } from '../backupstore/block.ts'
 import { BLOCK_BYTES, blockCount, blockLength } from '../backupstore/block.ts'
@@ -93,12 +94,12 @@ export async function scanImage(options: ScanOptions): Promise<Scan> {
 
   await runLanes(compute.slots, visits(), options.signal, visit)
   await runLanes(compute.slots, putOff.rest(), options.signal, visit)
-  return { checksum: await hash.digest(), blocks: found.blocks, total }
+  return { checksum: await hash.digest(), blocks: found.all(total), total }
 }
 
 /** Puts blocks that are done in nearly the right order into the right one. */
 class InOrder {
-  readonly blocks = new BlockMap()
+  readonly #blocks = new BlockMap()
   readonly #early = new Map<number, BlockId | undefined>()
   #next = 0
 
@@ -107,7 +108,15 @@ class InOrder {
     for (; this.#early.has(this.#next); this.#next++) {
       const ready = this.#early.get(this.#next)
       this.#early.delete(this.#next)
-      if (ready !== undefined) this.blocks.push(this.#next, ready)
+      if (ready !== undefined) this.#blocks.push(this.#next, ready)
     }
+  }
+
+  /** A block that got lost on the way must never become a hole of the backup. */
+  all(total: number): BlockMap {
+    if (this.#next !== total) {
+      throw new DroverError('INTERNAL', `block ${this.#next} of ${total} was left out`)
+    }
+    return this.#blocks
   }
 }
