@@ -5,7 +5,7 @@ import { BLOCK_BYTES } from './backupstore/block.ts'
 import type { RunId } from './backupstore/layout.ts'
 import type { Lock } from './backupstore/lock.ts'
 import { openLock } from './backupstore/lock.ts'
-import type { ObjectStore } from './backupstore/object-store.ts'
+import type { ObjectStore, RequestCounts } from './backupstore/object-store.ts'
 import type { Observer } from './backupstore/observer.ts'
 import { CANNOT_LOCK } from './backupstore/read-block.ts'
 import type { TargetUrl } from './backupstore/target-url.ts'
@@ -13,6 +13,7 @@ import type { Compute } from './compute/pool.ts'
 import { openCompute } from './compute/pool.ts'
 import type { Clock } from './lib/clock.ts'
 import { systemClock } from './lib/clock.ts'
+import { storageSettings } from './config.ts'
 import { isDroverError } from './lib/errors.ts'
 import { withReleasers } from './lib/releasers.ts'
 import { openStore } from './storage/open-store.ts'
@@ -47,6 +48,10 @@ export interface Run {
 export interface RunOptions {
   readonly signal: AbortSignal
   readonly observer: Observer
+  /** Blocks read or written at once. */
+  readonly concurrency?: number
+  /** Told in the end what was asked of a server, if one was. */
+  readonly onRequests?: (counts: RequestCounts) => void
 }
 
 export interface WithCompute {
@@ -57,18 +62,20 @@ export interface WithCompute {
 /** Opens a target for one run and closes it afterwards, whatever happens. */
 export function withStore<T>(
   target: TargetUrl,
-  { signal, observer }: RunOptions,
+  { signal, observer, concurrency = DEFAULT_CONCURRENCY, onRequests }: RunOptions,
   work: (run: Run) => Promise<T>,
 ): Promise<T> {
   return withReleasers(async (own) => {
     const run = randomBytes(8).toString('hex') as RunId
-    const store = await openStore(target, run)
+    const settings = storageSettings(process.env, concurrency)
+    const store = await openStore(target, run, settings, signal)
     own.add(() =>
       store.close().catch((error: unknown) => {
         // the work is done or failed by now, and this changes nothing about it; gc tidies later
         observer.warn(`tidying up the target failed: ${String(error)}`)
       }),
     )
+    own.add(() => store.requests && onRequests?.(store.requests()))
     return work({ run, store, clock: systemClock, signal, observer })
   })
 }

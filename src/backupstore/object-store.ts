@@ -18,12 +18,16 @@
  * - **Cancellation.** An aborted signal ends the call with the signal's reason; what it was
  *   writing does not appear.
  */
+import type { DroverError } from '../lib/errors.ts'
 import type { Key } from './layout.ts'
 
 export interface ObjectInfo {
   readonly key: Key
   readonly sizeBytes: number
-  /** The server's time of the last write, ms since 1970, as exact as the server tells. */
+  /**
+   * The server's time of the last write, ms since 1970, as exact as the server tells. What a `put`
+   * answers may be the time of the answer, a moment later, where the server tells no other.
+   */
   readonly modifiedAtMs: number
   /** Equal only when the object was not written in between (an ETag; or inode, time and size). */
   readonly version: string
@@ -75,6 +79,8 @@ export interface ReadStore {
 /** Bytes to write, of known length; may be asked for more than once (a retry). */
 export interface Body {
   readonly sizeBytes: number
+  /** MD5 of all bytes, base64, where somebody has it already. */
+  readonly md5?: string
   chunks(): Iterable<Uint8Array>
 }
 
@@ -86,13 +92,21 @@ export interface PutOptions extends WriteCallOptions {
    * writes in one step; one that cannot checks immediately before.
    */
   readonly expect?: 'absent' | { readonly version: string }
+  /** `expect` is not worth a request of its own: a driver that would need one does without. */
+  readonly expectIfFree?: boolean
 }
+
+/** Not every server tells the version of what it just wrote. */
+export type WrittenInfo = Omit<ObjectInfo, 'version'>
 
 /** `written: false` means that `expect` did not hold and nothing was changed. */
 export type PutResult =
-  { readonly written: true; readonly info: ObjectInfo } | { readonly written: false }
+  { readonly written: true; readonly info: WrittenInfo } | { readonly written: false }
 
 export interface WriteStore extends ReadStore {
+  /** Sends an MD5 along with every body; best computed where the bytes are made. */
+  readonly sendsMd5?: true
+
   put(key: Key, body: Body, options?: PutOptions): Promise<PutResult>
 
   /**
@@ -105,8 +119,17 @@ export interface WriteStore extends ReadStore {
 }
 
 export interface StagingArea {
-  /** Keeps a copy of the bytes; they may be reused when this settles. */
-  add(key: Key, bytes: Uint8Array, options?: CallOptions): Promise<void>
+  /** What is added is moved once more to be published: of use only until it may be. */
+  readonly isScratch?: true
+
+  /** Whether more should be added; always, unless the area says so. */
+  hasRoom?(): boolean
+
+  /**
+   * Keeps a copy of the bytes; they may be reused when this settles.
+   * @param options `md5` of the bytes, base64, where somebody has it already
+   */
+  add(key: Key, bytes: Uint8Array, options?: CallOptions & { readonly md5?: string }): Promise<void>
 
   /**
    * Makes what was added since the last call durable and visible. `beforeEach` is called directly
@@ -128,11 +151,18 @@ export interface Published {
 
 /** For those who take locks: their own small files come and go. */
 export interface LockStore extends WriteStore {
-  /** @returns false when it was not there */
+  /** @returns false when it was surely not there; not every server tells */
   remove(key: Key, options?: WriteCallOptions & { readonly durable?: boolean }): Promise<boolean>
 }
 
 export interface PruneStore extends LockStore {
+  /**
+   * Removes many objects with few calls; a driver that has no such way leaves this out. `before` is
+   * asked before each call.
+   * @param keys at most MOST_REMOVED_AT_ONCE
+   */
+  removeAll?(keys: readonly Key[], options?: WriteCallOptions): Promise<RemovedMany>
+
   /**
    * Removes folders at and below a prefix that hold nothing; a driver without folders leaves this out.
    * @param minAgeMs only those not changed for so long, by the server's clock
@@ -144,14 +174,30 @@ export interface PruneStore extends LockStore {
   ): Promise<number>
 }
 
+export interface RemovedMany {
+  /** Gone now, and there before as far as the server tells. */
+  readonly removed: readonly Key[]
+  /** Why the others are not. */
+  readonly failure?: DroverError
+}
+
 /** A driver, opened and closed by the one who wires things. */
 export interface ObjectStore extends PruneStore {
+  /** What was asked of a server so far, retries included; a driver that asks none leaves this out. */
+  readonly requests?: () => RequestCounts
+
   /** Removes what this run left in staging and lets go of the target. */
   close(): Promise<void>
 }
 
-export const bodyOf = (bytes: Uint8Array): Body => ({
+/** Requests by the server's own name of each kind, as `PutObject`. */
+export type RequestCounts = Readonly<Record<string, number>>
+
+export const MOST_REMOVED_AT_ONCE = 1000
+
+export const bodyOf = (bytes: Uint8Array, md5?: string): Body => ({
   sizeBytes: bytes.length,
+  ...(md5 === undefined ? {} : { md5 }),
   chunks: () => [bytes],
 })
 

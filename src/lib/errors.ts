@@ -10,6 +10,7 @@ const CODES = {
   USAGE: 'the command line is wrong',
   INVALID_URL: 'a target or backup URL is not well formed',
   INVALID_NAME: 'a backup name is not allowed',
+  INVALID_CONFIG: 'a setting in the environment is not valid',
   // The image file.
   SOURCE_NOT_FOUND: 'the image file does not exist',
   SOURCE_UNREADABLE: 'the image file cannot be read',
@@ -21,8 +22,14 @@ const CODES = {
   // The target as a whole.
   TARGET_UNSUPPORTED: 'this kind of target is not supported',
   TARGET_NOT_FOUND: 'the target does not exist',
+  TARGET_CREDENTIALS: 'the credentials for the target are missing, unknown or out of date',
+  TARGET_SIGNATURE: 'the target does not accept the signature of a request',
+  TARGET_CLOCK_SKEW: 'the clocks here and at the target differ too much',
+  TARGET_WRONG_REGION: 'the target is in another region',
+  TARGET_UNTRUSTED: 'the certificate of the target is not trusted',
   TARGET_FORBIDDEN: 'access to the target is denied',
   TARGET_READ_ONLY: 'the target cannot be written',
+  TARGET_THROTTLED: 'the target asks for fewer requests',
   TARGET_UNREACHABLE: 'the target does not answer, or not sensibly',
   STORE_BUSY: 'another operation holds the lock',
   STORE_CHANGED: 'the store changed during the operation',
