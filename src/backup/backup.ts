@@ -91,6 +91,7 @@ export async function backupImage(
       onBlock: async (block) => {
         if (!writeLater) await writer.offer(block, compression)
       },
+      ...(writeLater ? {} : { early: writer }),
       onProgress: (bytes) => observer.advance(bytes),
     })
     const content: Content = { ...scan, sizeBytes: source.sizeBytes }

@@ -84,6 +84,18 @@ export class BlockWriter {
     return writer
   }
 
+  /** Whether nothing may be written yet, and nothing can be staged. */
+  isEarly(): boolean {
+    return !this.#decided && !this.#hasRoom()
+  }
+
+  /** Whether `offer` would wait for the lock with a block: it is new, as far as is known. */
+  async mustWait(id: BlockId, length: number): Promise<boolean> {
+    if (this.#seen.has(id) || !this.isEarly()) return false
+    const stored = (await this.#hint)?.get(id)
+    return stored === undefined || !canBeBlock(stored, length)
+  }
+
   /** Takes a block that was just read; settles when its buffers are free. */
   async offer({ id, index, length, slot }: FoundBlock, compression: Compression): Promise<void> {
     if (this.#seen.has(id)) return // this run deals with it already
@@ -148,12 +160,13 @@ export class BlockWriter {
   }
 
   async #write(id: BlockId, length: number, slot: Slot, compression: Compression): Promise<void> {
-    const { compute, store, lock, signal } = this.#options
+    const { store, lock, signal } = this.#options
     const key = blockKey(id)
-    if (this.#area) {
-      const bytes = await compute.encode(slot, length, compression)
+    if (this.#area && this.#hasRoom() && !(this.#area.isScratch && this.#decided)) {
+      const { bytes, md5 } = await this.#encode(slot, length, compression)
       this.#staged.set(key, { bytes, length, compression })
-      await this.#area.add(key, slot.stored.subarray(0, bytes), { signal })
+      const options = { signal, ...(md5 === undefined ? {} : { md5 }) }
+      await this.#area.add(key, slot.stored.subarray(0, bytes), options)
       this.#unpublished += 1
       if (this.#decided && this.#unpublished >= BATCH) await this.#publish()
       return
@@ -161,12 +174,22 @@ export class BlockWriter {
     const pool = await this.#options.pool
     const there = pool.get(id)
     if (there !== undefined && canBeBlock(there, length)) return
-    const bytes = await compute.encode(slot, length, compression)
-    const body = bodyOf(slot.stored.subarray(0, bytes))
+    const { bytes, md5 } = await this.#encode(slot, length, compression)
+    const body = bodyOf(slot.stored.subarray(0, bytes), md5)
     const put = { durable: true, before: () => lock.assertHeld(), signal } as const
-    const { written } = await store.put(key, body, { ...put, expect: 'absent' })
+    const { written } = await store.put(key, body, { ...put, expect: 'absent', expectIfFree: true })
     if (written || (await this.#replaceBroken(key, length, body, put))) this.#count(bytes)
     else await this.#requireFamilyOfExisting(key, length, compression)
+  }
+
+  #hasRoom(): boolean {
+    return this.#area?.hasRoom?.() ?? this.#area !== undefined
+  }
+
+  async #encode(slot: Slot, length: number, compression: Compression) {
+    const { compute, store } = this.#options
+    if (store.sendsMd5) return compute.encodeWithMd5(slot, length, compression)
+    return { bytes: await compute.encode(slot, length, compression), md5: undefined }
   }
 
   /** What cannot be a block by its length is the remains of a failed write. */

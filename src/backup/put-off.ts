@@ -1,9 +1,12 @@
+import type { BlockId } from '../backupstore/block.ts'
 import type { Seal } from '../backupstore/compute.ts'
 
 /** A block that was hashed with the file and is to be read again. */
 export interface LateBlock {
   readonly index: number
   readonly seal: Seal
+  /** Where there was time to find it. */
+  readonly id?: BlockId
 }
 
 /**
@@ -12,16 +15,17 @@ export interface LateBlock {
  * image that keeps all threads busy to its end is not read twice as a whole.
  */
 export class PutOff {
-  readonly #most: number
+  readonly #most: () => number
   #late: LateBlock[] = []
   #catchingUp = false
 
-  constructor(most: number) {
+  /** @param most may change while it fills */
+  constructor(most: () => number) {
     this.#most = most
   }
 
   get hasRoom(): boolean {
-    return !this.#catchingUp && this.#late.length < this.#most
+    return !this.#catchingUp && this.#late.length < this.#most()
   }
 
   /** Whether the oldest is due although all threads are busy. */
@@ -31,7 +35,7 @@ export class PutOff {
 
   add(block: LateBlock): void {
     this.#late.push(block)
-    this.#catchingUp ||= this.#late.length >= this.#most
+    this.#catchingUp ||= this.#late.length >= this.#most()
   }
 
   take(): LateBlock | undefined {

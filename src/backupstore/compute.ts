@@ -21,6 +21,13 @@ export type DecodeResult =
   | { readonly ok: true; readonly stored: Compression }
   | { readonly ok: false; readonly reason: string }
 
+export interface Encoded {
+  /** The stored length. */
+  readonly bytes: number
+  /** Base64. */
+  readonly md5: string
+}
+
 export interface BlockToDecode {
   readonly id: BlockId
   readonly length: number
@@ -41,8 +48,14 @@ export interface BlockCompute {
   /** As `identify`; undefined when the bytes are not those that were sealed. */
   identifySealed(slot: Slot, length: number, seal: Seal): Promise<BlockId | undefined>
 
+  /** Whether the first `length` bytes of `raw` are those that were sealed. */
+  isSealed(slot: Slot, length: number, seal: Seal): Promise<boolean>
+
   /** Compresses the first `length` bytes of `raw` to `stored`; returns the stored length. */
   encode(slot: Slot, length: number, compression: Compression): Promise<number>
+
+  /** As `encode`, with the MD5 of what is stored, for a server that checks it. */
+  encodeWithMd5(slot: Slot, length: number, compression: Compression): Promise<Encoded>
 
   /** Decodes `stored` to `raw`, and proves the id unless the file's hash is to prove the bytes. */
   decode(slot: Slot, storedLength: number, block: BlockToDecode): Promise<DecodeResult>

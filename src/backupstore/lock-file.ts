@@ -1,6 +1,7 @@
 /** Lock files: what one says, which of two comes first, and which of them keep somebody out. */
 import pLimit from 'p-limit'
 import { isDroverError } from '../lib/errors.ts'
+import type { Key } from './layout.ts'
 import { LOCKS_PREFIX, isLockKey, nameOfLockKey } from './layout.ts'
 import type { ObjectInfo, ReadStore } from './object-store.ts'
 import { readSmall } from './object-store.ts'
@@ -54,20 +55,31 @@ export function compareLocks(a: LockFile, b: LockFile): number {
 /**
  * All locks of a store. One that vanishes meanwhile is absent; a failed listing is an error.
  * @param nowMs the server's time: what has expired by then is told without being opened
+ * @param own a lock of ours, which is known, as it was written last
  */
 export async function readLocks(
   store: Pick<ReadStore, 'list' | 'open'>,
   signal?: AbortSignal,
   nowMs = Number.NEGATIVE_INFINITY,
+  own?: OwnLock,
 ): Promise<LockFile[]> {
   const infos: ObjectInfo[] = []
   for await (const page of store.list(LOCKS_PREFIX, signal ? { signal } : {})) {
     for (const info of page) if (isLockKey(info.key)) infos.push(info)
   }
   const locks = await pLimit(READERS).map(infos, (info) =>
-    isExpired(info, nowMs) ? unopened(info) : readLock(store, info, signal),
+    info.key === own?.key
+      ? { ...own.file, name: nameOfLockKey(info.key), modifiedAtMs: info.modifiedAtMs }
+      : isExpired(info, nowMs)
+        ? unopened(info)
+        : readLock(store, info, signal),
   )
   return locks.filter((lock) => lock !== undefined)
+}
+
+export interface OwnLock {
+  readonly key: Key
+  readonly file: Pick<LockFile, 'type' | 'acquired'>
 }
 
 const unopened = ({ key, modifiedAtMs }: ObjectInfo): LockFile => ({

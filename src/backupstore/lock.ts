@@ -103,8 +103,9 @@ export function openLock(options: LockOptions): Lock {
     await write(false)
     warnOfSkew(serverNowMs() - clock.wallMs(), options.onEvent)
     await clock.sleep(LOCK_SETTLE_MS, signal)
-    const nowMs = serverNowMs() // before reading, which may take a while
-    const locks = await readLocks(store, signal, nowMs)
+    let nowMs = serverNowMs() // before reading, which may take a while
+    const mine = { key, file: { type: options.type, acquired: false } }
+    const locks = await readLocks(store, signal, nowMs, mine)
     const own = locks.find((lock) => lock.name === nameOfLockKey(key))
     if (!own) {
       throw new DroverError(
@@ -112,6 +113,12 @@ export function openLock(options: LockOptions): Lock {
         'the target does not list the lock file that was just written to it',
         { details: { key }, retryable: true },
       )
+    }
+    // where the answer to a write tells its own time only: go by that of the file, as all do
+    if (written) {
+      const earlier = Math.min(0, own.modifiedAtMs - written.serverMs)
+      written = { ...written, serverMs: written.serverMs + earlier }
+      nowMs += earlier
     }
     const holder = keepsOut(own, options.type, locks, nowMs)
     if (holder) return { kind: 'kept-out', holder }

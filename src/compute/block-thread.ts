@@ -1,4 +1,5 @@
 /** A thread for blocks: finds ids, compresses and decodes. Blocks come and go in shared memory. */
+import { hash } from 'node:crypto'
 import { workerData } from 'node:worker_threads'
 import { blockIdOf, decodeBlock, encodeBlock } from '../backupstore/codec.ts'
 import type { DecodeResult, Slot } from '../backupstore/compute.ts'
@@ -15,7 +16,7 @@ const freeOutput = outputFreer()
 
 serve<BlockKind>(run, {
   answered({ kind }) {
-    if (kind === 'encode' || kind === 'decode') freeOutput()
+    if (kind === 'encode' || kind === 'encode-with-md5' || kind === 'decode') freeOutput()
   },
 })
 
@@ -28,21 +29,29 @@ function run(task: Task<BlockKind>): Answers[BlockKind] {
   switch (task.kind) {
     case 'identify':
       return blockIdOf(slot.raw.subarray(0, task.length))
-    case 'identify-sealed': {
-      const bytes = slot.raw.subarray(0, task.length)
-      const isSame = sealOf(bytes, task.seal.order, sealKey).mac === task.seal.mac
-      return isSame ? blockIdOf(bytes) : undefined
-    }
-    case 'encode': {
-      const encoded = encodeBlock(slot.raw.subarray(0, task.length), task.compression)
-      if (encoded.length > slot.stored.length) {
-        throw new Error(`a block grew to ${encoded.length} bytes`)
-      }
-      return encoded.copy(slot.stored)
+    case 'identify-sealed':
+      return isSealed(slot, task) ? blockIdOf(slot.raw.subarray(0, task.length)) : undefined
+    case 'is-sealed':
+      return isSealed(slot, task)
+    case 'encode':
+      return encode(slot, task)
+    case 'encode-with-md5': {
+      const bytes = encode(slot, task)
+      const md5 = hash('md5', slot.stored.subarray(0, bytes), 'base64')
+      return { bytes, md5 }
     }
     case 'decode':
       return decode(slot, task)
   }
+}
+
+const isSealed = ({ raw }: Slot, { length, seal }: Task<'is-sealed' | 'identify-sealed'>) =>
+  sealOf(raw.subarray(0, length), seal.order, sealKey).mac === seal.mac
+
+function encode({ raw, stored }: Slot, task: Task<'encode' | 'encode-with-md5'>): number {
+  const encoded = encodeBlock(raw.subarray(0, task.length), task.compression)
+  if (encoded.length > stored.length) throw new Error(`a block grew to ${encoded.length} bytes`)
+  return encoded.copy(stored)
 }
 
 function decode({ raw, stored }: Slot, task: Task<'decode'>): DecodeResult {

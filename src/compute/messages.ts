@@ -1,13 +1,15 @@
 /** What the pool and its threads say to each other. */
 import type { BlockId, Checksum } from '../backupstore/block.ts'
 import type { Compression } from '../backupstore/compression.ts'
-import type { BlockToDecode, DecodeResult, Seal } from '../backupstore/compute.ts'
+import type { BlockToDecode, DecodeResult, Encoded, Seal } from '../backupstore/compute.ts'
 
 /** What each kind of task is given. */
 interface Given {
   identify: { readonly slot: number; readonly length: number }
   'identify-sealed': { readonly slot: number; readonly length: number; readonly seal: Seal }
+  'is-sealed': { readonly slot: number; readonly length: number; readonly seal: Seal }
   encode: { readonly slot: number; readonly length: number; readonly compression: Compression }
+  'encode-with-md5': Given['encode']
   decode: BlockToDecode & { readonly slot: number; readonly storedLength: number }
   /** From now on a file is hashed: that goes first. */
   'step-back': object
@@ -23,8 +25,10 @@ export interface Answers {
   identify: BlockId
   /** undefined when the bytes are not those that were sealed. */
   'identify-sealed': BlockId | undefined
+  'is-sealed': boolean
   /** The stored length. */
   encode: number
+  'encode-with-md5': Encoded
   decode: DecodeResult
   'step-back': undefined
   'hash-start': undefined
@@ -34,8 +38,8 @@ export interface Answers {
   'hash-digest': Checksum
 }
 
-export type BlockKind = 'identify' | 'identify-sealed' | 'encode' | 'decode' | 'step-back'
-export type HashKind = Exclude<keyof Answers, BlockKind>
+export type HashKind = Extract<keyof Answers, `hash-${string}`>
+export type BlockKind = Exclude<keyof Answers, HashKind>
 
 /** A union over the kinds, so that `kind` tells the rest. */
 export type Task<Kind extends keyof Answers> = {

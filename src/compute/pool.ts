@@ -48,6 +48,15 @@ export function openCompute(options: ComputeOptions): Compute {
       idlest().run<'identify'>({ kind: 'identify', slot: index, length }),
     identifySealed: ({ index }, length, seal) =>
       idlest().run<'identify-sealed'>({ kind: 'identify-sealed', slot: index, length, seal }),
+    isSealed: ({ index }, length, seal) =>
+      idlest().run<'is-sealed'>({ kind: 'is-sealed', slot: index, length, seal }),
+    encodeWithMd5: ({ index }, length, compression) =>
+      idlest().run<'encode-with-md5'>({
+        kind: 'encode-with-md5',
+        slot: index,
+        length,
+        compression,
+      }),
     encode: ({ index }, length, compression) =>
       idlest().run<'encode'>({ kind: 'encode', slot: index, length, compression }),
     decode: ({ index }, storedLength, block) =>

@@ -54,6 +54,8 @@ const compute: BlockCompute = {
   slots: [{ index: 0, raw: Buffer.alloc(0), stored: Buffer.alloc(0) }],
   identify: unused,
   identifySealed: unused,
+  isSealed: unused,
+  encodeWithMd5: unused,
   isBusy: () => false,
   encode: unused,
   decode: unused,

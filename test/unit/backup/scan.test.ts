@@ -5,6 +5,7 @@ import { setImmediate } from 'node:timers/promises'
 import { after, describe, it } from 'node:test'
 import * as fc from 'fast-check'
 import type { Scan } from '../../../src/backup/scan.ts'
+import type { Early } from '../../../src/backup/scan.ts'
 import { scanImage } from '../../../src/backup/scan.ts'
 import { encodeBlock } from '../../../src/backupstore/codec.ts'
 import type { BlockCompute } from '../../../src/backupstore/compute.ts'
@@ -46,6 +47,7 @@ interface Setting {
   readonly blocks?: readonly Buffer[]
   readonly isBusy?: () => boolean
   readonly mostPutOff?: number
+  readonly early?: Early
   readonly lanes?: number
   readonly compute?: BlockCompute
   /** What a block reads as, the first time (1) or a later one. */
@@ -120,6 +122,7 @@ function scanner(setting: Setting = {}) {
     compute: watched,
     signal: setting.signal ?? new AbortController().signal,
     mostPutOff,
+    ...(setting.early ? { early: setting.early } : {}),
     onBlock: ({ id, index, length, slot }: Parameters<OnBlock>[0]) =>
       running(async () => {
         seen.found.push(index)
@@ -244,6 +247,68 @@ describe('a scan of an image', { timeout: 60_000 }, () => {
     for (const [index, bytes] of stored) {
       assert.ok(encodeBlock(blocks[index] ?? Buffer.alloc(0), 'lz4').equals(bytes), `${index}`)
     }
+  })
+
+  it('puts off what must wait for the lock, with its id, and takes all else at once', async () => {
+    const proofs: string[] = []
+    const compute: BlockCompute = {
+      ...pool,
+      identifySealed: () => assert.fail('the id is known'),
+      isSealed(...block) {
+        proofs.push('seal')
+        return pool.isSealed(...block)
+      },
+    }
+    const known = new Set([idOf(blocks[1]!), idOf(blocks[4]!)])
+    let reads = 0
+    const { seen, scan } = scanner({
+      compute,
+      isBusy: never,
+      lanes: 1,
+      on: (what) => (reads += what === 'read' ? 1 : 0),
+      early: {
+        isEarly: () => reads < 7,
+        mustWait: (id, length) => {
+          assert.equal(length, BLOCK)
+          return Promise.resolve(!known.has(id))
+        },
+      },
+    })
+    assertScan(await scan())
+    // 1 and 4 are known; 0, 3 and 5 wait until it is not early any more
+    assert.deepEqual(seen.found, [1, 4, 0, 3, 5, 8])
+    assert.deepEqual(seen.reads, [0, 1, 2, 3, 4, 5, 6, 0, 3, 5, 7, 8])
+    assert.equal(proofs.length, 3)
+    assertProgress(seen.progress)
+  })
+
+  it('waits with a block in hand when as many as may be are put off already', async () => {
+    let early = true
+    const { seen, scan } = scanner({
+      isBusy: never,
+      lanes: 1,
+      mostPutOff: 0,
+      early: {
+        isEarly: () => early,
+        mustWait: () => assert.fail('there is no room to put it off'),
+      },
+      on: (what) => (early &&= what !== 'block'),
+    })
+    assertScan(await scan())
+    assert.deepEqual(seen.sealed, [])
+    assert.deepEqual(seen.found, data)
+  })
+
+  it('fails when a block with a known id is another one the second time', async () => {
+    let reads = 0
+    const { scan } = scanner({
+      isBusy: never,
+      lanes: 1,
+      on: (what) => (reads += what === 'read' ? 1 : 0),
+      early: { isEarly: () => reads < 4, mustWait: () => Promise.resolve(true) },
+      reading: (index, nth) => (index === 1 && nth === 2 ? altered(blocks[1]!) : undefined),
+    })
+    await assert.rejects(scan(), { code: 'SOURCE_CHANGED' })
   })
 
   it('reads what was put off again as soon as a thread is free, and then goes on', async () => {

@@ -23,6 +23,8 @@ function computeThatReads(lanes: number): BlockCompute {
     slots,
     identify: unused,
     identifySealed: unused,
+    isSealed: unused,
+    encodeWithMd5: unused,
     isBusy: () => false,
     encode: unused,
     decode({ stored }, length) {
