@@ -26,6 +26,8 @@ export interface ImageWriter {
   /** The absolute path the image will have. */
   readonly file: string
   write(bytes: Uint8Array, offset: number): Promise<void>
+  /** Reads back what was written at an offset. */
+  read(into: Uint8Array, offset: number): Promise<void>
   /** Flushes, gives the file its name, flushes the folder. */
   commit(): Promise<void>
   /** Removes what was written; nothing happened to `file`. Does nothing after `commit`. */
@@ -60,7 +62,7 @@ export async function openImageWriter(
   await requireSpace(folder, dataBytes)
 
   const temp = join(folder, tempNameFor(base))
-  const handle = await attempt(file, () => open(temp, 'wx', NEW_FILE_MODE))
+  const handle = await attempt(file, () => open(temp, 'wx+', NEW_FILE_MODE))
   const touch = setInterval(() => {
     utimes(temp, new Date(), new Date()).catch(() => undefined)
   }, TOUCH_MS).unref()
@@ -80,6 +82,7 @@ export async function openImageWriter(
         await writeFully(handle, bytes, offset)
         flushAhead.wrote(bytes.length)
       }),
+    read: (into, offset) => attempt(file, () => readFully(handle, into, offset)),
     commit: () =>
       attempt(file, async () => {
         await flushAhead.settled()
@@ -187,6 +190,14 @@ async function writeFully(handle: FileHandle, bytes: Uint8Array, offset: number)
   for (let done = 0; done < bytes.length;) {
     const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, offset + done)
     done += bytesWritten
+  }
+}
+
+async function readFully(handle: FileHandle, into: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < into.length;) {
+    const { bytesRead } = await handle.read(into, done, into.length - done, offset + done)
+    if (bytesRead === 0) throw new DroverError('FILE_UNWRITABLE', 'somebody cut the file short')
+    done += bytesRead
   }
 }
 

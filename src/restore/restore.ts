@@ -28,6 +28,7 @@ import { withoutZeroBlocks } from '../backupstore/zero-blocks.ts'
 import type { ImageWriter } from '../image/writer.ts'
 import { openImageWriter } from '../image/writer.ts'
 import { checksumMismatch, dataBytesOf, expectedChecksum } from './plan.ts'
+import { Repeats } from './repeats.ts'
 
 export interface RestoreRequest {
   readonly from: BackupUrl
@@ -131,16 +132,26 @@ async function writeBlocks(
   // a frame whose own checksum is wrong can hold the right bytes: restore what can be proven
   const reader: BlockReader = { store, compute, strictness: 'bytes', provenBy, lock }
   const limit = pLimit(concurrentLimit)
+  const repeats = new Repeats(backup)
   await runLanes(compute.slots, piecesOf(backup), signal, async (piece, slot, laneSignal) => {
     if (piece.kind === 'zeros') {
       if (hash) await orAborted(hash.addZeros(piece.order, piece.length), laneSignal)
     } else {
       const { id, offset, length } = piece
-      const found = await limit(() => readBlockSurely(reader, id, length, slot, laneSignal))
-      if (found.state !== 'good') throwBadBlock(found, id, offset)
+      const bytes = slot.raw.subarray(0, length)
+      const there = await repeats.placeOf(piece, laneSignal)
+      if (there !== undefined) await writer.read(bytes, there)
+      // what was proven once may have been spoilt on this disk
+      const again =
+        there !== undefined && provenBy === 'id' && (await compute.identify(slot, length)) !== id
+      if (there === undefined || again) {
+        const found = await limit(() => readBlockSurely(reader, id, length, slot, laneSignal))
+        if (found.state !== 'good') throwBadBlock(found, id, offset)
+      }
       const hashed = hash && orAborted(hash.addBlock(piece.order, slot, length), laneSignal)
       hashed?.catch(() => undefined) // awaited below, unless the writing fails first
-      await writer.write(slot.raw.subarray(0, length), offset)
+      await writer.write(bytes, offset)
+      repeats.wrote(piece)
       await hashed
     }
     observer.advance(piece.length)

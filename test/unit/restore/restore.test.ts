@@ -15,6 +15,7 @@ import { BLOCK, noise, text } from '../../helpers/images.ts'
 import type { MemoryBackup } from '../../helpers/memory-backup.ts'
 import { altered, frameOfBlock, memoryBackup, watchProofs } from '../../helpers/memory-backup.ts'
 import { tempFolder } from '../../helpers/temp.ts'
+import { idOf } from '../../helpers/workspace.ts'
 
 const pool = openCompute({ blockThreads: 2, slots: 4 })
 after(() => pool.close())
@@ -102,6 +103,30 @@ describe('a restore', { timeout: 60_000 }, () => {
     assert.deepEqual(seen, { proofs: times(STORED, 'file'), fileHashes: 1 })
     assert.equal(backup.readings.length, STORED)
     assert.deepEqual(told, { phases: ['restoring', 'flushing'], bytes: [backup.image.length, 0] })
+  })
+
+  for (const concurrentLimit of [1, 4]) {
+    it(`asks the store once for a block that stands at many places (${concurrentLimit} at once)`, async (t) => {
+      const [a, b] = [noise(1, BLOCK), text(2, BLOCK)]
+      const image = [a, b, a, a, Buffer.alloc(BLOCK), b, a, noise(3, 500)]
+      for (const checksum of [undefined, null]) {
+        const backup = memoryBackup(image, checksum === null ? { checksum } : {})
+        const { restore, assertRestored } = await bench(t, backup)
+        await restore({ concurrentLimit })
+        await assertRestored()
+        assert.deepEqual(backup.readings.toSorted(), [0, 1, 7].map(backup.key).toSorted())
+      }
+    })
+  }
+
+  it('reads a block for itself that is listed at full length and as the short end', async (t) => {
+    // only by a config that nobody made honestly: no block has both lengths
+    const [full, end] = [noise(1, BLOCK), noise(1, BLOCK).subarray(0, 500)]
+    const listedAs = new Map([[1, idOf(full) as BlockId]])
+    const backup = memoryBackup([full, end], { listedAs })
+    backup.exchange(0, full)
+    const { fails } = await bench(t, backup)
+    await fails({ code: 'BLOCK_CORRUPT', details: { offset: BLOCK } })
   })
 
   it('proves each block by its id when the backup records no checksum', async (t) => {
