@@ -17,7 +17,9 @@ import {
 } from '../backupstore/layout.ts'
 import { isReadableName } from '../backupstore/names.ts'
 import type { PruneStore } from '../backupstore/object-store.ts'
+import { MOST_REMOVED_AT_ONCE } from '../backupstore/object-store.ts'
 import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
+import { removeMany } from './remove-many.ts'
 import type { Held } from './under-deletion-lock.ts'
 
 export interface CollectOptions extends Held {
@@ -47,9 +49,6 @@ export type Tally = { -readonly [Count in keyof Collected]: Collected[Count] }
 
 export const newTally = (): Tally => ({ removed: 0, kept: 0, tooYoung: 0, freedBytes: 0 })
 
-/** Blocks removed between two looks at the configs. */
-const BATCH = 1000
-
 /**
  * @throws DroverError CONFIG_INVALID, BACKUP_IN_PROGRESS, STORE_CHANGED, LOCK_LOST, TARGET_*
  */
@@ -71,18 +70,32 @@ export async function collectBlocks(
     if (!options.dryRun) await lock.confirm()
   }
   await requireSame()
-  let tried = 0
-  for (const [id, storedBytes] of victims.entries()) {
-    if (!options.dryRun) {
-      if (tried > 0 && tried % BATCH === 0) await requireSame()
-      tried += 1
-      // somebody else may have been faster: then it was not us who freed it
-      if (!(await store.remove(blockKey(id), { before: mayRemove, signal }))) continue
+  let batches = 0
+  for (const batch of inBatches(victims)) {
+    if (!options.dryRun && batches++ > 0) await requireSame()
+    const all = [...batch.keys()]
+    const { removed, failure } = options.dryRun
+      ? { removed: all }
+      : await removeMany(store, all, { before: mayRemove, signal })
+    for (const key of removed) {
+      tally.removed += 1
+      tally.freedBytes += batch.get(key) ?? 0
     }
-    tally.removed += 1
-    tally.freedBytes += storedBytes
+    if (failure) throw failure
   }
   return tally
+}
+
+/** Keys with their stored lengths. */
+function* inBatches(victims: BlockTable): Generator<Map<Key, number>, void, undefined> {
+  let batch = new Map<Key, number>()
+  for (const [id, storedBytes] of victims.entries()) {
+    batch.set(blockKey(id), storedBytes)
+    if (batch.size < MOST_REMOVED_AT_ONCE) continue
+    yield batch
+    batch = new Map()
+  }
+  if (batch.size > 0) yield batch
 }
 
 const fingerprint = ({ configs, strays }: ConfigListing): string =>

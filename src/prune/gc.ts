@@ -18,6 +18,7 @@ import { isReadableName } from '../backupstore/names.ts'
 import type { PruneStore } from '../backupstore/object-store.ts'
 import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
 import { collectBlocks } from './collect.ts'
+import { removeMany } from './remove-many.ts'
 import type { PruneTools } from './tools.ts'
 import type { Held } from './under-deletion-lock.ts'
 import { underDeletionLock } from './under-deletion-lock.ts'
@@ -99,9 +100,11 @@ interface Sweep extends Held {
   readonly dryRun: boolean
 }
 
-async function removeUnlessDry(sweep: Sweep, key: Key): Promise<void> {
+async function removeUnlessDry(sweep: Sweep, keys: readonly Key[]): Promise<void> {
   const { store, signal, dryRun, mayRemove } = sweep
-  if (!dryRun) await store.remove(key, { before: mayRemove, signal })
+  if (dryRun || keys.length === 0) return
+  const { failure } = await removeMany(store, keys, { before: mayRemove, signal })
+  if (failure) throw failure
 }
 
 /** @returns the names of placeholders whose writers are dead */
@@ -117,7 +120,7 @@ async function sweepPlaceholders(sweep: Sweep): Promise<BackupName[]> {
     })
     if (!found || found.facts.completedAt !== '') continue
     if (!(await isDeadPlaceholder(found.info, seenBefore.get(key), lock))) continue
-    await removeUnlessDry(sweep, key)
+    await removeUnlessDry(sweep, [key])
     names.push(name)
   }
   return names
@@ -139,7 +142,7 @@ async function sweepStaging(sweep: Sweep): Promise<{ files: number; bytes: numbe
     const ownLock = await store.stat(lockKey(owner), { signal })
     const lastSign = ownLock?.modifiedAtMs ?? staged.newestMs
     if (lock.serverNowMs() - lastSign <= LOCK_EXPIRY_MS) continue
-    for (const key of staged.keys) await removeUnlessDry(sweep, key)
+    await removeUnlessDry(sweep, staged.keys)
     files += staged.keys.length
     bytes += staged.bytes
   }
@@ -165,13 +168,13 @@ async function stagedByRun({ store, run, signal }: Sweep): Promise<Map<RunId, St
 
 async function sweepLocks(sweep: Sweep): Promise<number> {
   const { store, lock, signal } = sweep
-  let locks = 0
+  const dead: Key[] = []
   for await (const page of store.list(LOCKS_PREFIX, { signal })) {
     for (const { key, modifiedAtMs } of page) {
       if (!isLockKey(key) || lock.serverNowMs() - modifiedAtMs <= LOCK_EXPIRY_MS) continue
-      await removeUnlessDry(sweep, key)
-      locks += 1
+      dead.push(key)
     }
   }
-  return locks
+  await removeUnlessDry(sweep, dead)
+  return dead.length
 }

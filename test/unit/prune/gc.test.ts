@@ -10,11 +10,53 @@ import {
 } from '../../../src/backupstore/layout.ts'
 import { readableName } from '../../../src/backupstore/names.ts'
 import type { PruneStore } from '../../../src/backupstore/object-store.ts'
+import { DroverError } from '../../../src/lib/errors.ts'
 import { configBytes, world } from './world.ts'
 
 const LONGER_THAN_A_LOCK_MS = 200_000
 
 describe('collecting garbage', () => {
+  it('removes many blocks with one call where the store has a way, and asks before it', async () => {
+    const here = world()
+    here.addBackup('disk', 1, 2)
+    here.addBlocks(3, 4, 5)
+    const batches: number[] = []
+    let asked = 0
+    const store: PruneStore = {
+      ...here.store,
+      async removeAll(keys, options = {}) {
+        batches.push(keys.length)
+        options.before?.()
+        asked += options.before ? 1 : 0
+        for (const key of keys) await here.store.remove(key)
+        return { removed: keys }
+      },
+    }
+    const { removed, freedBytes } = await here.gc({}, store)
+    assert.deepEqual([removed, freedBytes], [3, 3 * 'block 3'.length])
+    assert.deepEqual(batches, [3])
+    assert.equal(asked, 1)
+    assert.deepEqual(here.blocks(), [1, 2])
+  })
+
+  it('counts what a call removed before the rest was refused, and fails with the reason', async () => {
+    const here = world()
+    here.addBackup('disk', 1)
+    here.addBackup('other', 2, 3, 4)
+    const store: PruneStore = {
+      ...here.store,
+      async removeAll([first = '', ...rest]) {
+        assert.equal(rest.length, 2)
+        await here.store.remove(first)
+        return { removed: [first], failure: new DroverError('TARGET_FORBIDDEN', 'denied') }
+      },
+    }
+    const told = await here.delete('other', store)
+    assert.equal(told.removedBlocks, 1)
+    assert.match(told.blocksKept ?? '', /denied/)
+    assert.equal(here.blocks().length, 3)
+  })
+
   it('removes no block more once it was frozen for longer than its lock lives', async () => {
     const here = world()
     here.addBackup('disk', 1)
