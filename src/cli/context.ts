@@ -1,8 +1,9 @@
 /** What a command is given to work with, and how it answers. */
 import type { Command } from 'commander'
 import type { RunOptions } from '../app.ts'
+import type { RequestCounts } from '../backupstore/object-store.ts'
 import { EXIT } from './exit-codes.ts'
-import { printable } from './format.ts'
+import { plural, printable } from './format.ts'
 import type { Progress } from './progress.ts'
 import { openProgress } from './progress.ts'
 
@@ -41,14 +42,23 @@ export async function answer(
 ): Promise<void> {
   const progress: Progress = openProgress({ quiet: options.quiet ?? false, stream: process.stderr })
   let result: Answer
+  let requests: RequestCounts | undefined
   try {
-    result = await work({ signal: context.signal, observer: progress })
+    result = await work({
+      signal: context.signal,
+      observer: progress,
+      onRequests: (counts) => {
+        requests = counts
+      },
+    })
   } finally {
     progress.end()
   }
+  const { document, lines } = result
+  const asked = requests ? { requests: withTotal(requests) } : {}
   await printPieces(
     process.stdout,
-    options.json ? jsonPieces(result.document) : ended(result.lines),
+    options.json ? jsonPieces({ ...document, ...asked }) : ended(lines, describe(requests)),
   )
   context.answered = { exitCode: result.exitCode ?? EXIT.done }
 }
@@ -77,8 +87,23 @@ function* jsonPieces(document: object): Generator<string, void, undefined> {
   yield before === '{' ? '{}\n' : '}\n'
 }
 
-function* ended(lines: Iterable<string>): Generator<string, void, undefined> {
-  for (const line of lines) yield `${line}\n`
+function* ended(...texts: Array<Iterable<string>>): Generator<string, void, undefined> {
+  for (const lines of texts) for (const line of lines) yield `${line}\n`
+}
+
+function withTotal(requests: RequestCounts): RequestCounts {
+  const total = Object.values(requests).reduce((sum, count) => sum + count, 0)
+  return { total, ...requests }
+}
+
+/** Nothing for a target that is no server. */
+function describe(requests: RequestCounts | undefined): string[] {
+  if (!requests) return []
+  const { total = 0, ...kinds } = withTotal(requests)
+  const parts = Object.entries(kinds).map(
+    ([kind, count]) => `${count.toLocaleString('en-US')} ${kind}`,
+  )
+  return [`${plural(total, 'request')}: ${parts.join(', ')}`]
 }
 
 const PRINT_CHARS = 64 * 1024
