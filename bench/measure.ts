@@ -10,6 +10,7 @@ export interface Figures {
   readonly systemSeconds: number
   /** The largest single process. */
   readonly peakMiB: number
+  readonly stdout: string
 }
 
 export interface CommandLine {
@@ -31,9 +32,11 @@ export async function measure({ argv, env, cwd, expectCode = 0 }: CommandLine): 
     const child = spawn('/usr/bin/time', ['-q', '-f', '%e %U %S %M', '-o', report, ...argv], {
       cwd,
       env: { ...process.env, ...env },
-      stdio: ['ignore', 'ignore', 'pipe'],
+      stdio: ['ignore', 'pipe', 'pipe'],
     })
     let said = ''
+    let stdout = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
     child.stderr.setEncoding('utf8').on('data', (text: string) => {
       said = (said + text).slice(-2000)
     })
@@ -48,6 +51,7 @@ export async function measure({ argv, env, cwd, expectCode = 0 }: CommandLine): 
       userSeconds: user ?? Number.NaN,
       systemSeconds: system ?? Number.NaN,
       peakMiB: (peak ?? Number.NaN) / 1024,
+      stdout,
     }
   } finally {
     rmSync(folder, { recursive: true, force: true })
