@@ -7,6 +7,7 @@ const BY_CODE: Partial<Record<ErrorCode, number>> = {
   USAGE: EXIT.usage,
   INVALID_URL: EXIT.usage,
   INVALID_NAME: EXIT.usage,
+  INVALID_CONFIG: EXIT.usage,
   BACKUP_NOT_FOUND: EXIT.badData,
   BACKUP_INCOMPLETE: EXIT.badData,
   CONFIG_INVALID: EXIT.badData,

@@ -5,7 +5,6 @@ import { Agent as HttpsAgent } from 'node:https'
 import { getCACertificates } from 'node:tls'
 import type { S3ClientConfig } from '@aws-sdk/client-s3'
 import { S3Client } from '@aws-sdk/client-s3'
-import pLimit from 'p-limit'
 import type { RequestCounts } from '../../backupstore/object-store.ts'
 import type { TargetUrl } from '../../backupstore/target-url.ts'
 import type { S3Settings, StorageSettings } from '../settings.ts'
@@ -13,6 +12,8 @@ import type { During } from './call.ts'
 import { openCalls } from './call.ts'
 import { statusOf } from './errors.ts'
 import { BucketKeys } from './keys.ts'
+import type { Pace } from './pace.ts'
+import { openPace } from './pace.ts'
 
 /** Connections beside those that carry blocks: locks and listings never wait for a block. */
 const SOCKETS_BESIDE = 4
@@ -45,7 +46,8 @@ export function openBucket(
   { region, bucket, path }: S3Target,
   { s3, callTimeoutMs, concurrency }: StorageSettings,
 ): Bucket {
-  const met: Met = { counts: {}, answered: false, throttledMs: Number.NEGATIVE_INFINITY }
+  const pace = openPace(concurrency)
+  const met: Met = { counts: {}, answered: false, pace }
   const client = new S3Client({
     ...identity(s3, region),
     ...(s3.endpoint === undefined ? {} : { endpoint: s3.endpoint }),
@@ -55,7 +57,7 @@ export function openBucket(
     responseChecksumValidation: 'WHEN_REQUIRED',
     // one round trip a request
     expectContinueHeader: false,
-    retryMode: 'adaptive',
+    retryMode: 'standard',
     maxAttempts: () => Promise.resolve(met.answered ? MAX_ATTEMPTS : FIRST_ATTEMPTS),
     requestHandler: {
       connectionTimeout: Math.min(MAX_CONNECT_MS, callTimeoutMs / SILENCE_PART),
@@ -76,9 +78,9 @@ export function openBucket(
     during: openCalls({
       where,
       timeoutMs: callTimeoutMs,
-      throttledSince: (ms) => met.throttledMs >= ms,
+      throttledSince: pace.throttledSince,
     }),
-    transfers: pLimit(concurrency),
+    transfers: pace.transfers,
     requests: () => ({ ...met.counts }),
     close: () => client.destroy(),
   }
@@ -88,7 +90,7 @@ export function openBucket(
 interface Met {
   readonly counts: Record<string, number>
   answered: boolean
-  throttledMs: number
+  readonly pace: Pace
 }
 
 /** The SDK writes warnings to the console where it is given no logger; what matters it throws. */
@@ -134,6 +136,7 @@ function observeRequests(client: S3Client, met: Met): void {
       try {
         const result = await next(args)
         met.answered = true
+        met.pace.succeeded()
         const { headers } = result.response as { headers?: Record<string, string> }
         const metadata: object | undefined = result.output?.$metadata
         if (metadata) dates.set(metadata, Date.parse(headers?.['date'] ?? ''))
@@ -141,7 +144,7 @@ function observeRequests(client: S3Client, met: Met): void {
       } catch (error) {
         const status = statusOf(error)
         met.answered ||= status !== undefined
-        if (status === 429 || status === 503) met.throttledMs = performance.now()
+        if (status === 429 || status === 503) met.pace.throttled()
         throw error
       }
     },
