@@ -31,7 +31,12 @@ export class BucketKeys {
    * One page of a listing.
    * @throws DroverError TARGET_UNREACHABLE for a listing that makes no sense
    */
-  pageOf({ Contents = [], EncodingType }: ListObjectsV2Output, prefix: Key): readonly ObjectInfo[] {
+  pageOf(
+    { Contents = [], EncodingType, Name, IsTruncated }: ListObjectsV2Output,
+    prefix: Key,
+  ): readonly ObjectInfo[] {
+    // any page of the web reads as an empty listing
+    if (Name === undefined && IsTruncated === undefined) throw senseless('no listing in it')
     const decode = EncodingType === 'url' ? decodeListed : (key: string) => key
     const infos: ObjectInfo[] = []
     for (const object of Contents) {
@@ -61,7 +66,8 @@ export function infoFrom(
   lastModified: Date | undefined,
   etag: string | undefined,
 ): ObjectInfo {
-  const modifiedAtMs = Math.floor((lastModified?.getTime() ?? 0) / 1000) * 1000
+  if (!lastModified) throw noServer(`no time of ${key}`)
+  const modifiedAtMs = Math.floor(lastModified.getTime() / 1000) * 1000
   return { key, sizeBytes, modifiedAtMs, version: `${etag ?? ''} ${modifiedAtMs}` }
 }
 
@@ -80,6 +86,13 @@ export const senseless = (what: string, cause?: unknown): DroverError =>
   new DroverError('TARGET_UNREACHABLE', `the target's listing has ${what}: it cannot be trusted`, {
     cause,
   })
+
+/** For an answer that lacks what every S3 server tells. */
+export const noServer = (what: string): DroverError =>
+  new DroverError(
+    'TARGET_UNREACHABLE',
+    `the answer tells ${what}: is it an S3 server that answers there? Check the endpoint and the proxy`,
+  )
 
 const unsafe = (key: string): DroverError =>
   new DroverError('UNSAFE_PATH', `${JSON.stringify(key)} is not a plain key`, { details: { key } })

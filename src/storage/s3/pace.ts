@@ -9,7 +9,7 @@ export interface Pace {
   throttled(): void
   succeeded(): void
   /** Whether the server asked for fewer requests since then (`performance.now()`). */
-  throttledSince(ms: number): boolean
+  readonly throttledSince: (ms: number) => boolean
 }
 
 export function openPace(most: number): Pace {

@@ -22,7 +22,7 @@ import { timeOfAnswer } from './client.ts'
 import type { ProbeObject } from './conditions.ts'
 import { honoursAbsence, honoursVersion } from './conditions.ts'
 import { attemptsOf, isAbsent, isContended, isPassing, isRefusedByCondition } from './errors.ts'
-import { etagOf } from './keys.ts'
+import { etagOf, noServer } from './keys.ts'
 
 /** What every server takes in one PUT. */
 const MAX_PUT_BYTES = 5 * 1024 ** 3
@@ -213,15 +213,11 @@ async function inParts(
 function written(
   key: Key,
   { sizeBytes }: Body,
-  answer: { readonly $metadata?: object },
+  answer: { readonly $metadata?: object; readonly ETag?: string | undefined },
 ): PutResult {
   const modifiedAtMs = timeOfAnswer(answer)
-  if (Number.isNaN(modifiedAtMs)) {
-    throw new DroverError(
-      'TARGET_UNREACHABLE',
-      `the server tells no time with its answer for ${key}`,
-    )
-  }
+  if (Number.isNaN(modifiedAtMs)) throw noServer(`no time of its own with ${key}`)
+  if (!answer.ETag) throw noServer(`no ETag of ${key}`)
   return { written: true, info: { key, sizeBytes, modifiedAtMs } }
 }
 

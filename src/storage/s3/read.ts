@@ -1,7 +1,7 @@
 /** Reading objects: their facts, their bytes, and the rest of them after a cut. */
 import { GetObjectCommand, HeadObjectCommand } from '@aws-sdk/client-s3'
 import type { GetObjectCommandOutput, HeadObjectCommandOutput } from '@aws-sdk/client-s3'
-import { DroverError, throwIfAborted } from '../../lib/errors.ts'
+import { throwIfAborted } from '../../lib/errors.ts'
 import type { Key } from '../../backupstore/layout.ts'
 import type {
   CallOptions,
@@ -13,7 +13,7 @@ import { dropBody, piecesOf, readBody } from './body.ts'
 import { Cut } from './call.ts'
 import type { Bucket } from './client.ts'
 import { isAbsent, isEmptyRange, s3Error } from './errors.ts'
-import { infoFrom } from './keys.ts'
+import { infoFrom, noServer } from './keys.ts'
 
 /** Cuts in a row, without a byte in between, until a stream is given up. */
 const MOST_CUTS = 5
@@ -177,8 +177,6 @@ function infoOf(
 ): ObjectInfo {
   const total = /\/(\d+)$/.exec(answer.ContentRange ?? '')?.[1]
   const size = total === undefined ? answer.ContentLength : Number(total)
-  if (size === undefined) {
-    throw new DroverError('TARGET_UNREACHABLE', `the server tells no length of ${key}`)
-  }
+  if (size === undefined) throw noServer(`no length of ${key}`)
   return infoFrom(key, size, answer.LastModified, answer.ETag)
 }
