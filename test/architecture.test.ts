@@ -27,7 +27,8 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   verify: ['lib', 'backupstore', 'image'],
   prune: ['lib', 'backupstore'],
   jobs: ['lib', 'backupstore', 'backup', 'restore', 'verify'],
-  'app.ts': [...BELOW_VERBS, ...VERBS, 'jobs'],
+  'config.ts': ['lib', 'storage'],
+  'app.ts': [...BELOW_VERBS, ...VERBS, 'jobs', 'config.ts'],
   cli: [...BELOW_VERBS, ...VERBS, 'app.ts'],
   'main.ts': ['cli'],
 }
@@ -37,8 +38,25 @@ const FENCES: Readonly<Record<string, readonly string[]>> = {
   'lz4-napi': ['src/backupstore/codec.ts', 'src/backupstore/lz4-frame.ts'],
   'node:worker_threads': ['src/compute/'],
   commander: ['src/cli/'],
-  'node:fs': ['src/storage/fs/', 'src/image/', 'src/lib/flush-folder.ts', 'src/cli/'],
-  'node:fs/promises': ['src/storage/fs/', 'src/image/', 'src/lib/flush-folder.ts', 'src/cli/'],
+  '@aws-sdk/client-s3': ['src/storage/s3/'],
+  '@aws-sdk/lib-storage': ['src/storage/s3/'],
+  // mounting, and the helper process that does the work on a mount
+  'node:child_process': ['src/storage/nfs/'],
+  'node:fs': [
+    'src/storage/fs/',
+    'src/storage/nfs/',
+    'src/image/',
+    'src/lib/flush-folder.ts',
+    'src/cli/',
+  ],
+  'node:fs/promises': [
+    'src/storage/fs/',
+    'src/storage/nfs/',
+    'src/storage/spool.ts',
+    'src/image/',
+    'src/lib/flush-folder.ts',
+    'src/cli/',
+  ],
   // a way around all of the above
   'node:module': [],
 }
@@ -55,6 +73,8 @@ const MAIN_FILES: Readonly<Record<string, string>> = {
   'src/storage': 'open-store.ts',
   'src/storage/fs': 'fs-store.ts',
   'src/storage/memory': 'memory-store.ts',
+  'src/storage/s3': 's3-store.ts',
+  'src/storage/nfs': 'nfs-store.ts',
   'src/compute': 'pool.ts',
   'src/image': 'writer.ts',
   'src/backup': 'backup.ts',

@@ -85,6 +85,8 @@ export const isDroverError = (error: unknown, ...codes: ErrorCode[]): error is D
 /** Node's own code of a system error (`ENOENT`, `EACCES` …), or undefined. */
 export function systemCode(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('code' in error)) return undefined
+  // a number that Node has no name for
+  if ('errno' in error && error.errno === -116) return 'ESTALE'
   return typeof error.code === 'string' ? error.code : undefined
 }
 

@@ -1,7 +1,7 @@
 /** Folders of a store: made when needed, like those around them; removed when they are empty. */
 import { chmod, chown, lstat, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { systemCode } from '../../lib/errors.ts'
+import { systemCode, throwIfAborted } from '../../lib/errors.ts'
 import { isAbsent } from './fs-errors.ts'
 import { unsafe } from './paths.ts'
 
@@ -92,12 +92,19 @@ export async function removeEmptyUpwards(folder: string, stop: string): Promise<
  */
 export async function removeEmptyBelow(
   folder: string,
-  options: { olderThanMs: number; dryRun: boolean; signal?: AbortSignal | undefined },
+  options: {
+    readonly olderThanMs: number
+    readonly dryRun: boolean
+    readonly signal?: AbortSignal | undefined
+    /** Called with each folder. */
+    readonly alive?: () => void
+  },
 ): Promise<number> {
   let removed = 0
   /** @returns whether the folder is, or would be, gone */
   const visit = async (path: string): Promise<boolean> => {
-    options.signal?.throwIfAborted()
+    throwIfAborted(options.signal)
+    options.alive?.()
     // the age is that from before we changed anything in it
     const stats = await lstat(path)
     const entries = await readdir(path, { withFileTypes: true })

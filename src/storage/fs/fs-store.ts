@@ -2,41 +2,80 @@
  * A folder as a store: a local disk, or a share that is mounted already. Objects are files, keys
  * are paths below the folder.
  */
-import type { BigIntStats, Stats } from 'node:fs'
-import { lstat, readdir, unlink } from 'node:fs/promises'
+import type { Stats } from 'node:fs'
+import { lstat, unlink } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { dirname } from 'node:path'
 import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import { flushFolder } from '../../lib/flush-folder.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
 import { STORE_PREFIX } from '../../backupstore/layout.ts'
-import type { ObjectInfo, ObjectStore, PutOptions } from '../../backupstore/object-store.ts'
+import type {
+  CallOptions,
+  ObjectInfo,
+  ObjectStore,
+  PutOptions,
+  PutResult,
+  WriteCallOptions,
+} from '../../backupstore/object-store.ts'
 import { removeEmptyBelow, removeEmptyUpwards } from './folders.ts'
 import { isAbsent, readError, targetError } from './fs-errors.ts'
 import { chunksOf, openFile, readFully } from './files.ts'
-import { lastCheck, removeFile } from './naming.ts'
+import type { LastCheck } from './last-check.ts'
+import { lastCheck } from './last-check.ts'
+import { infoOf, listFolders } from './listing.ts'
+import { removeFile } from './naming.ts'
 import { StorePaths } from './paths.ts'
 import { openRoot } from './root.ts'
+import type { AnyBody } from './staging.ts'
 import { Staging } from './staging.ts'
+import type { FsStagingArea, IsWhole } from './staging-area.ts'
+import { stagingArea } from './staging-area.ts'
 
-/** Folders read at once in a listing. */
-const WALKERS = 16
+/** What a process that works for another one needs besides. */
+export interface FsStore extends ObjectStore {
+  put(key: Key, body: AnyBody, options?: PutOptions & WithCheck): Promise<PutResult>
+  openStaging(isWhole?: IsWhole): Promise<FsStagingArea>
+  list(prefix: Key, options?: CallOptions & WithAlive): AsyncGenerator<readonly ObjectInfo[]>
+  remove(key: Key, options?: WriteCallOptions & WithCheck & { durable?: boolean }): Promise<boolean>
+  removeEmptyFolders(
+    prefix: Key,
+    options: CallOptions & WithAlive & { minAgeMs: number; dryRun?: boolean },
+  ): Promise<number>
+}
+
+export interface FsStoreOptions {
+  /** Processes that worked for this run before. */
+  readonly predecessors?: number
+  /**
+   * Objects that a publication gives their names at once, and folders in staging: several where a
+   * change takes a while, because those of one folder wait for each other.
+   */
+  readonly placers?: number
+}
+
+interface WithAlive {
+  /** Called now and then while a long call goes on. */
+  readonly alive?: () => void
+}
+
+interface WithCheck {
+  /** In the place of `before` and, at that moment, of `signal`. */
+  readonly check?: LastCheck
+}
 
 /**
  * @param folder the target's folder; it must exist
  * @param run names this run's staging folder
  */
-export async function openFsStore(folder: string, run: RunId): Promise<ObjectStore> {
+export async function openFsStore(
+  folder: string,
+  run: RunId,
+  { predecessors = 0, placers = 1 }: FsStoreOptions = {},
+): Promise<FsStore> {
   const root = await openRoot(folder)
   const paths = new StorePaths(root.path)
-  const staging = new Staging(paths, run, root)
-
-  const infoOf = (key: Key, stats: BigIntStats): ObjectInfo => ({
-    key,
-    sizeBytes: Number(stats.size),
-    modifiedAtMs: Number(stats.mtimeNs) / 1e6,
-    version: `${stats.ino}-${stats.mtimeNs}-${stats.size}`,
-  })
+  const staging = new Staging(paths, run, root, { predecessors, folders: placers })
 
   const attempt = async <T>(doing: string, work: () => Promise<T>): Promise<T> => {
     try {
@@ -93,47 +132,6 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
     }
   }
 
-  const list = async function* (
-    prefix: Key,
-    signal: AbortSignal | undefined,
-  ): AsyncGenerator<readonly ObjectInfo[]> {
-    const folders = [prefix]
-    while (folders.length > 0) {
-      throwIfAborted(signal)
-      const read = await Promise.all(folders.splice(-WALKERS).map(readFolder))
-      for (const { files, below } of read) {
-        folders.push(...below)
-        if (files.length > 0) yield files
-      }
-    }
-    await root.check()
-  }
-
-  const readFolder = async (prefix: Key): Promise<{ files: ObjectInfo[]; below: Key[] }> => {
-    const path = paths.ofPrefix(prefix)
-    if (!(await paths.folderExists(path, prefix))) return { files: [], below: [] }
-    const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
-      if (isAbsent(error)) return [] // removed since
-      throw error
-    })
-    const found = entries.filter((entry) => !entry.isDirectory())
-    const files = await Promise.all(found.map(({ name }) => statFile(path, `${prefix}${name}`)))
-    return {
-      files: files.filter((info) => info !== undefined),
-      below: entries.filter((entry) => entry.isDirectory()).map(({ name }) => `${prefix}${name}/`),
-    }
-  }
-
-  const statFile = async (folder: string, key: Key): Promise<ObjectInfo | undefined> => {
-    try {
-      const stats = await lstat(join(folder, basename(key)), { bigint: true })
-      return stats.isFile() ? infoOf(key, stats) : { ...infoOf(key, stats), notPlain: true }
-    } catch (error) {
-      if (isAbsent(error)) return undefined
-      throw error
-    }
-  }
-
   const expectationHolds = async (key: Key, expect: PutOptions['expect']): Promise<boolean> => {
     if (expect === undefined || expect === 'absent') return true // `place` sees to it
     return (await statKey(key))?.version === expect.version
@@ -167,10 +165,11 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
         return readFully(handle, into, sizeBytes)
       }),
 
-    async *list(prefix, options = {}) {
+    async *list(prefix, options: CallOptions & WithAlive = {}) {
       try {
         await root.check()
-        yield* list(prefix, options.signal)
+        yield* listFolders(paths, prefix, options)
+        await root.check()
       } catch (error) {
         throw targetError(error, `listing ${prefix}`)
       }
@@ -185,7 +184,7 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
           if (!(await expectationHolds(key, options.expect))) return { written: false }
           // a link in the place of an object is not ours to keep
           const how = options.expect === 'absent' ? (there: Stats) => !there.isFile() : 'over'
-          if (!(await staging.place(staged, key, how, lastCheck(options))))
+          if (!(await staging.place(staged, key, how, options.check ?? lastCheck(options))))
             return { written: false }
           if (durable) await staging.flushNames()
         } finally {
@@ -197,7 +196,7 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
       }),
 
     openStaging: (isWhole = (_key, sizeBytes) => sizeBytes > 0) =>
-      Promise.resolve(staging.area(isWhole)),
+      Promise.resolve(stagingArea(staging, { paths, root, isWhole, placers })),
 
     remove: (key, options = {}) =>
       attempt(`removing ${key}`, async () => {
@@ -205,7 +204,9 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
         await root.check()
         const path = await paths.inside(key)
         if (path === undefined) return false
-        const removed = await removeFile(path, options)
+        throwIfAborted(options.signal)
+        const check = options.check ?? (options.before ? lastCheck(options) : undefined)
+        const removed = await removeFile(path, check)
         const left = await removeEmptyUpwards(dirname(path), paths.ofPrefix(STORE_PREFIX))
         if (options.durable) await flushFolder(left)
         return removed
@@ -223,6 +224,7 @@ export async function openFsStore(folder: string, run: RunId): Promise<ObjectSto
               : Number.POSITIVE_INFINITY,
           dryRun: options.dryRun ?? false,
           signal: options.signal,
+          ...(options.alive && { alive: options.alive }),
         })
       }),
 

@@ -5,40 +5,37 @@
 import { linkSync, renameSync, unlinkSync } from 'node:fs'
 import type { Stats } from 'node:fs'
 import { lstat, unlink } from 'node:fs/promises'
-import { systemCode, throwIfAborted } from '../../lib/errors.ts'
-import type { WriteCallOptions } from '../../backupstore/object-store.ts'
+import { dirname } from 'node:path'
+import { systemCode } from '../../lib/errors.ts'
 import { isAbsent } from './fs-errors.ts'
+import type { LastCheck } from './last-check.ts'
+import { lastly } from './last-check.ts'
 
 /** Tries to find out what stands in the way and goes again each time. */
 const TRIES = 20
 
 /** What `link` says on file systems that have no hard links (CIFS, FAT, some of FUSE). */
-const NO_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'])
+export const NO_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'])
 
 /**
- * A link fails where something stands already; a rename would replace it.
+ * A link fails where something stands already; a rename would replace it. What was staged may be
+ * left over.
  * @param mayReplace whether what stands there is none of the objects worth keeping
  */
 export async function placeNew(
   staged: string,
   path: string,
-  mayReplace: (there: Stats) => boolean,
-  before: () => void,
+  mayReplace: (there: Stats) => boolean | Promise<boolean>,
+  check: LastCheck,
 ): Promise<boolean> {
   for (let tries = 1; ; tries++) {
-    before()
-    const refused = tryLink(staged, path)
-    if (refused === undefined) {
-      await unlink(staged)
-      return true
-    }
+    const paths = [staged, dirname(path)]
+    const refused = await lastly(check, paths, () => tryLink(staged, path))
+    if (refused === undefined) return true
     const there = await statIfThere(path)
     if (!there && refused === 'EEXIST' && tries < TRIES) continue // it went again
-    if (there && !mayReplace(there)) {
-      await unlink(staged)
-      return false
-    }
-    placeOver(staged, path, before)
+    if (there && !(await mayReplace(there))) return false
+    await placeOver(staged, path, check)
     return true
   }
 }
@@ -66,29 +63,17 @@ export async function statIfThere(path: string): Promise<Stats | undefined> {
 }
 
 /** Puts the staged file in the place of whatever stands there. */
-export function placeOver(staged: string, path: string, before: () => void): void {
-  before()
-  renameSync(staged, path)
-}
+export const placeOver = (staged: string, path: string, check: LastCheck): Promise<void> =>
+  lastly(check, [staged, dirname(path)], () => renameSync(staged, path))
 
-/** What is asked directly before a name appears or goes. */
-export const lastCheck =
-  ({ signal, before }: WriteCallOptions) =>
-  (): void => {
-    throwIfAborted(signal)
-    before?.()
-  }
-
-/** @returns false when it was not there */
-export async function removeFile(path: string, { signal, before }: WriteCallOptions) {
+/**
+ * @param check without one the event loop need not wait for the disk
+ * @returns false when it was not there
+ */
+export async function removeFile(path: string, check: LastCheck | undefined): Promise<boolean> {
   try {
-    throwIfAborted(signal)
-    // without a check to keep company, the event loop need not wait for the disk
-    if (!before) await unlink(path)
-    else {
-      before()
-      unlinkSync(path)
-    }
+    if (!check) await unlink(path)
+    else await lastly(check, [path], () => unlinkSync(path))
     return true
   } catch (error) {
     if (isAbsent(error)) return false

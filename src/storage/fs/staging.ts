@@ -11,27 +11,42 @@ import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import { flushFolder } from '../../lib/flush-folder.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
 import { STORE_PREFIX, stagingKey } from '../../backupstore/layout.ts'
-import type { Body, StagingArea } from '../../backupstore/object-store.ts'
+import type { Body } from '../../backupstore/object-store.ts'
 import type { Ownership } from './folders.ts'
 import { giveTo, makeFolders, ownershipLike, removeEmptyUpwards } from './folders.ts'
-import { isAbsent, targetError } from './fs-errors.ts'
+import { isAbsent } from './fs-errors.ts'
+import type { LastCheck } from './last-check.ts'
 import { placeNew, placeOver, statIfThere } from './naming.ts'
 import type { StorePaths } from './paths.ts'
 import type { Root } from './root.ts'
 
 /** Flushes at once: enough for a file system to put many into one commit of its journal. */
-const FLUSHERS = 8
+export const FLUSHERS = 8
 /** Tries to put a file into a folder that others keep removing because it is empty. */
 const PLACE_TRIES = 20
 const HEARTBEAT_MS = 60_000
 const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants
 
+/** A body whose chunks may come from another process. */
+export interface AnyBody extends Omit<Body, 'chunks'> {
+  chunks(): Iterable<Uint8Array> | AsyncIterable<Uint8Array>
+}
+
+export interface StagingOptions {
+  /** Processes that worked for this run before, and may have left files. */
+  readonly predecessors: number
+  /** Folders that files are spread over: the changes of one folder wait for each other. */
+  readonly folders: number
+}
+
 export class Staging {
   readonly #paths: StorePaths
   readonly #root: Root
   readonly #folder: string
+  readonly #options: StagingOptions
   #like: Promise<Ownership> | undefined
-  #made = false
+  /** The run's folder, and those in it. */
+  readonly #made = new Map<string, Promise<void>>()
   #madeStore = false
   #count = 0
   #heartbeat: NodeJS.Timeout | undefined
@@ -39,25 +54,25 @@ export class Staging {
   /** Folders whose names changed and were not flushed yet. */
   readonly #unflushed = new Set<string>()
 
-  constructor(paths: StorePaths, run: RunId, root: Root) {
+  constructor(paths: StorePaths, run: RunId, root: Root, options: StagingOptions) {
     this.#paths = paths
     this.#root = root
     this.#folder = paths.ofPrefix(stagingKey(run, ''))
+    this.#options = options
   }
 
   /** Writes a new file in staging and returns its path. */
   async write(
-    body: Body,
+    body: AnyBody,
     options: { durable: boolean; signal?: AbortSignal | undefined },
   ): Promise<string> {
     const like = await this.#ownership()
-    const path = join(this.#folder, String(this.#count++))
-    if (!this.#made) await this.#make(like)
+    const path = await this.#nextPath(like)
     const handle = await open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, like.mode & 0o666)
     try {
       let size = 0
       await handle.chmod(like.mode & 0o666)
-      for (const chunk of body.chunks()) {
+      for await (const chunk of body.chunks()) {
         throwIfAborted(options.signal)
         await handle.writeFile(chunk)
         size += chunk.length
@@ -78,16 +93,16 @@ export class Staging {
   }
 
   /**
-   * Gives a staged file its real name. The folders whose names changed are flushed by `flushNames`.
+   * Gives a staged file its real name; the name it had stays, or not. The folders whose names
+   * changed are flushed by `flushNames`.
    * @param how `over` replaces what is there; otherwise what may be replaced of it
-   * @param before called directly before the name appears; stops that by throwing
    * @returns false when something was there and stays
    */
   async place(
     staged: string,
     key: Key,
-    how: 'over' | ((there: Stats) => boolean),
-    before: () => void,
+    how: 'over' | ((there: Stats) => boolean | Promise<boolean>),
+    check: LastCheck,
   ): Promise<boolean> {
     const like = await this.#ownership()
     const path = this.#paths.of(key)
@@ -97,18 +112,36 @@ export class Staging {
         for (const made of await makeFolders(this.#paths.root, folder, like)) {
           this.#unflushed.add(made)
         }
-        if (how !== 'over' && !(await placeNew(staged, path, how, before))) return false
-        if (how === 'over') placeOver(staged, path, before)
+        if (how !== 'over' && !(await placeNew(staged, path, how, check))) return false
+        if (how === 'over') await placeOver(staged, path, check)
         this.#unflushed.add(folder)
         return true
       } catch (error) {
         // Longhorn and others remove folders that are empty for a moment: make them again
         if (isAbsent(error) && tries < PLACE_TRIES && (await statIfThere(staged))) continue
         // an empty folder must not stay: Longhorn would take it for a backup
-        await removeEmptyUpwards(folder, this.#paths.ofPrefix(STORE_PREFIX)).catch(() => undefined)
+        await this.removeEmptyFolderOf(key)
         throw error
       }
     }
+  }
+
+  /** Makes the folders of objects to be placed. Those that stay empty have to go again. */
+  async makeFoldersFor(keys: readonly Key[]): Promise<void> {
+    const like = await this.#ownership()
+    const folders = new Set(keys.map((key) => dirname(this.#paths.of(key))))
+    const making = pLimit(FLUSHERS)
+    const make = async (folder: string): Promise<void> => {
+      for (const made of await makeFolders(this.#paths.root, folder, like)) {
+        this.#unflushed.add(made)
+      }
+    }
+    await Promise.all([...folders].map((folder) => making(() => make(folder))))
+  }
+
+  async removeEmptyFolderOf(key: Key): Promise<void> {
+    const folder = dirname(this.#paths.of(key))
+    await removeEmptyUpwards(folder, this.#paths.ofPrefix(STORE_PREFIX)).catch(() => undefined)
   }
 
   /** Makes all names that were given since the last time survive a power cut. */
@@ -124,64 +157,11 @@ export class Staging {
     }
   }
 
-  /** An area whose files are flushed and published together. */
-  area(isWhole: (key: Key, sizeBytes: number) => boolean): StagingArea {
-    const flushing = pLimit(FLUSHERS)
-    let waiting: Array<{ key: Key; path: string }> = []
-    const flushFile = async (path: string) => {
-      const handle = await open(path, 'r')
-      try {
-        await handle.datasync()
-      } finally {
-        await handle.close()
-      }
-    }
-    return {
-      add: async (key, bytes, options) => {
-        try {
-          this.#paths.of(key) // refuses now what could never be published
-          const body: Body = { sizeBytes: bytes.length, chunks: () => [bytes] }
-          const path = await this.write(body, { durable: false, signal: options?.signal })
-          waiting.push({ key, path })
-        } catch (error) {
-          await this.#root.check()
-          throw targetError(error, `writing ${key}`)
-        }
-      },
-      publish: async (beforeEach) => {
-        const batch = waiting
-        waiting = []
-        const created: Key[] = []
-        const existed: Key[] = []
-        let placed = 0
-        try {
-          await Promise.all(batch.map(({ path }) => flushing(() => flushFile(path))))
-          for (const { key, path } of batch) {
-            const mayReplace = (there: Stats) => !there.isFile() || !isWhole(key, there.size)
-            const isNew = await this.place(path, key, mayReplace, beforeEach)
-            placed += 1
-            ;(isNew ? created : existed).push(key)
-          }
-          await this.flushNames()
-        } catch (error) {
-          waiting = [...batch.slice(placed), ...waiting] // for `discard`
-          throw targetError(error, 'publishing blocks')
-        }
-        return { created, existed }
-      },
-      discard: async () => {
-        const batch = waiting
-        waiting = []
-        for (const { path } of batch) await rm(path, { force: true })
-      },
-    }
-  }
-
   /** Removes this run's folder, and the ones above it that are empty then. */
   async close(): Promise<void> {
     clearInterval(this.#heartbeat)
     await this.#beating
-    if (!this.#made) return
+    if (this.#made.size === 0 && this.#options.predecessors === 0) return
     await rm(this.#folder, { recursive: true, force: true })
     const store = this.#paths.ofPrefix(STORE_PREFIX)
     await removeEmptyUpwards(dirname(this.#folder), store)
@@ -197,11 +177,27 @@ export class Staging {
     return mtimeMs
   }
 
-  async #make(like: Ownership): Promise<void> {
+  /** Names of predecessors may still be in use. */
+  async #nextPath(like: Ownership): Promise<string> {
+    const { predecessors, folders } = this.#options
+    const number = this.#count++
+    const name = predecessors === 0 ? String(number) : `${predecessors}-${number}`
+    const folder = folders === 1 ? this.#folder : join(this.#folder, `in-${number % folders}`)
+    let making = this.#made.get(folder)
+    if (!making) {
+      making = this.#make(folder, like)
+      this.#made.set(folder, making)
+      making.catch(() => this.#made.delete(folder))
+    }
+    await making
+    return join(folder, name)
+  }
+
+  async #make(folder: string, like: Ownership): Promise<void> {
     await this.#root.check()
     for (let tries = 1; ; tries++) {
       try {
-        for (const made of await makeFolders(this.#paths.root, this.#folder, like)) {
+        for (const made of await makeFolders(this.#paths.root, folder, like)) {
           this.#unflushed.add(made)
           if (made === this.#paths.root) this.#madeStore = true
         }
@@ -210,7 +206,6 @@ export class Staging {
         if (!isAbsent(error) || tries >= PLACE_TRIES) throw error
       }
     }
-    this.#made = true
     // A run that waits for its lock has no lock file; this tells gc that it lives.
     this.#heartbeat ??= setInterval(() => {
       this.#beating = writeFile(join(this.#folder, 'alive'), '', { mode: 0o600 }).catch(

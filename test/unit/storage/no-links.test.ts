@@ -44,9 +44,9 @@ describe('without hard links', () => {
         await writeFile(path, there)
       }
       const store = await openFsStore(folder, '00000000000000aa' as RunId)
-      const area = await store.openStaging?.()
-      await area?.add(KEY, OURS)
-      const published = await area?.publish(() => undefined)
+      const area = await store.openStaging()
+      await area.add(KEY, OURS)
+      const published = await area.publish(() => undefined)
       const [created, existed] = mine ? [[KEY], []] : [[], [KEY]]
       assert.deepEqual(published, { created, existed })
       assert.equal(await readFile(path, 'utf8'), mine ? 'ours' : there)
