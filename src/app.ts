@@ -16,7 +16,10 @@ import { systemClock } from './lib/clock.ts'
 import { storageSettings } from './config.ts'
 import { isDroverError } from './lib/errors.ts'
 import { withReleasers } from './lib/releasers.ts'
+import type { Diagnosis } from './storage/doctor.ts'
+import { diagnose } from './storage/doctor.ts'
 import { openStore } from './storage/open-store.ts'
+import type { StepWatch } from './storage/steps.ts'
 
 export const DEFAULT_CONCURRENCY = 2
 export const MAX_CONCURRENCY = 32
@@ -59,6 +62,8 @@ export interface WithCompute {
   readonly mostPutOff: number
 }
 
+const newRun = (): RunId => randomBytes(8).toString('hex') as RunId
+
 /** Opens a target for one run and closes it afterwards, whatever happens. */
 export function withStore<T>(
   target: TargetUrl,
@@ -66,7 +71,7 @@ export function withStore<T>(
   work: (run: Run) => Promise<T>,
 ): Promise<T> {
   return withReleasers(async (own) => {
-    const run = randomBytes(8).toString('hex') as RunId
+    const run = newRun()
     const settings = storageSettings(process.env, concurrency)
     const store = await openStore(target, run, settings, signal)
     own.add(() =>
@@ -78,6 +83,19 @@ export function withStore<T>(
     own.add(() => store.requests && onRequests?.(store.requests()))
     return work({ run, store, clock: systemClock, signal, observer })
   })
+}
+
+/** Looks a target over, step by step, and removes its traces. */
+export async function probeTarget(
+  target: TargetUrl,
+  { signal, concurrency = DEFAULT_CONCURRENCY, onRequests }: RunOptions,
+  watch: StepWatch,
+): Promise<Diagnosis> {
+  const settings = storageSettings(process.env, concurrency)
+  const diagnosis = await diagnose(target, newRun(), settings, signal, watch)
+  const { requests = {} } = diagnosis
+  if (Object.keys(requests).length > 0) onRequests?.(requests)
+  return diagnosis
 }
 
 /**

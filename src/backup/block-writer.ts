@@ -245,8 +245,4 @@ export class BlockWriter {
   }
 }
 
-interface StagedBlock {
-  readonly bytes: number
-  readonly length: number
-  readonly compression: Compression
-}
+type StagedBlock = Readonly<{ bytes: number; length: number; compression: Compression }>

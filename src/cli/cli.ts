@@ -6,6 +6,7 @@ import { defineBackup } from './backup.ts'
 import type { Context } from './context.ts'
 import { jsonText, print } from './context.ts'
 import { defineDelete } from './delete.ts'
+import { defineDoctor } from './doctor.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { printable } from './format.ts'
 import { defineGc } from './gc.ts'
@@ -64,6 +65,7 @@ Example:
     defineVerify,
     defineDelete,
     defineGc,
+    defineDoctor,
   ]) {
     defineCommand(program, context)
   }

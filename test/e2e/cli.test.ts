@@ -25,7 +25,16 @@ import {
 } from '../helpers/workspace.ts'
 
 const ROOT = dirname(dirname(DROVER))
-const COMMANDS = ['backup', 'restore', 'list', 'inspect', 'verify', 'delete', 'gc'] as const
+const COMMANDS = [
+  'backup',
+  'restore',
+  'list',
+  'inspect',
+  'verify',
+  'delete',
+  'gc',
+  'doctor',
+] as const
 
 type Shape =
   | 'string'
@@ -290,6 +299,7 @@ describe('the command line', { concurrency: 4 }, () => {
       verify: '--level --no-lock --lock-timeout',
       delete: '--lock-timeout',
       gc: '--target --dry-run --min-age',
+      doctor: '--target',
     }
     for (const command of COMMANDS) {
       assert.match(whole.stdout, new RegExp(`^ +${command}\\b`, 'm'))

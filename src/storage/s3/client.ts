@@ -113,12 +113,18 @@ function identity(s3: S3Settings, region: string | undefined): S3ClientConfig {
 
 function agents({ ca, proxy }: S3Settings, maxSockets: number) {
   const options = { keepAlive: true, maxSockets, proxyEnv: { ...proxy } }
-  const trusted = ca && [...getCACertificates('default'), ...getCACertificates('system'), ca]
+  const trusted = trustedWith(ca)
   return {
     httpAgent: new HttpAgent(options),
     httpsAgent: new HttpsAgent({ ...options, ...(trusted ? { ca: trusted } : {}) }),
   }
 }
+
+/** Certificates to trust; undefined for those that Node trusts anyway. */
+export const trustedWith = (ca: string | undefined): string[] | undefined =>
+  ca === undefined
+    ? undefined
+    : [...getCACertificates('default'), ...getCACertificates('system'), ca]
 
 /** The server's time of each answer, by its metadata. */
 const dates = new WeakMap<object, number>()

@@ -107,6 +107,9 @@ const BY_SYSTEM: Readonly<Record<string, Meaning>> = {
   CERT_UNTRUSTED: TLS,
 }
 
+/** What only a program says, and no server. */
+const MISTAKES = ['TypeError', 'ReferenceError', 'RangeError']
+
 /** Where the server gave no code, or one of its own. */
 const BY_STATUS: Readonly<Record<number, Meaning>> = {
   301: REGION,
@@ -213,6 +216,9 @@ function meaningOf(error: unknown, said: Said, system: string | undefined): Mean
   const known = BY_NAME[said.name ?? ''] ?? BY_SYSTEM[system ?? '']
   if (known) return known
   if (system?.startsWith('ERR_SSL') || /^(CERT|UNABLE_TO)_/.test(system ?? '')) return TLS
+  if (system === undefined && said.status === undefined && MISTAKES.includes(said.name ?? '')) {
+    return ['INTERNAL', `a mistake in Drover or in the SDK (${String(error)})`]
+  }
   const byStatus = BY_STATUS[said.status ?? 0]
   if (byStatus) return byStatus
   if (said.name === 'TimeoutError' || said.name === 'AbortError') {

@@ -227,14 +227,14 @@ const contended = (key: Key, cause: unknown) =>
     cause,
   })
 
-function encryptionOf({ encryption }: S3Settings): Partial<PutObjectCommandInput> {
+export function encryptionOf({ encryption }: S3Settings): Partial<PutObjectCommandInput> {
   if (!encryption) return {}
   const { kind } = encryption
   const key = kind === 'aws:kms' && encryption.keyId ? { SSEKMSKeyId: encryption.keyId } : {}
   return { ServerSideEncryption: kind, ...key }
 }
 
-function storageClassOf({ storageClass }: S3Settings): Partial<PutObjectCommandInput> {
+export function storageClassOf({ storageClass }: S3Settings): Partial<PutObjectCommandInput> {
   // the SDK's type knows the classes of its day; servers have their own
   return storageClass === undefined
     ? {}
