@@ -6,9 +6,18 @@ set -euo pipefail
 mode=${1:-test}
 # program:package
 case $mode in
-  test) wanted='lz4:lz4 gzip:gzip mke2fs:e2fsprogs qemu-img:qemu-utils taskset:util-linux' ;;
+  test)
+    wanted='lz4:lz4 gzip:gzip mke2fs:e2fsprogs qemu-img:qemu-utils taskset:util-linux openssl:openssl'
+    # an S3 server, an NFS server, and a kernel that can mount from it
+    wanted+=' ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw ceph-authtool:ceph-common'
+    wanted+=' ganesha.nfsd:nfs-ganesha /usr/lib/x86_64-linux-gnu/ganesha/libfsalvfs.so:nfs-ganesha-vfs'
+    wanted+=' mount.nfs4:nfs-common linux.uml:user-mode-linux slirp-fullbolt:slirp depmod:kmod'
+    ;;
   demo) wanted='mke2fs:e2fsprogs' ;;
-  bench) wanted='/usr/bin/time:time openssl:openssl mke2fs:e2fsprogs taskset:util-linux' ;;
+  bench)
+    wanted='/usr/bin/time:time openssl:openssl mke2fs:e2fsprogs taskset:util-linux restic:restic'
+    wanted+=' ceph-mon:ceph-mon ceph-osd:ceph-osd radosgw:radosgw ceph-authtool:ceph-common'
+    ;;
   *)
     echo "usage: test/install.sh [test|demo|bench]" >&2
     exit 2
@@ -23,7 +32,7 @@ find_missing() {
   packages=()
   local pair
   for pair in $wanted; do
-    if ! command -v "${pair%%:*}" >/dev/null; then
+    if ! command -v "${pair%%:*}" >/dev/null && ! [ -f "${pair%%:*}" ]; then
       missing+=("${pair%%:*}")
       packages+=("${pair#*:}")
     fi

@@ -8,6 +8,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { open, statfs, unlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DroverError } from '../lib/errors.ts'
 import { runLanes } from '../lib/lanes.ts'
 import type { Key } from '../backupstore/layout.ts'
 import type { ObjectStore, StagingArea } from '../backupstore/object-store.ts'
@@ -72,10 +73,11 @@ async function openSpool(
   const read = async ({ at, length }: Waiting, into: Buffer): Promise<Buffer> => {
     if (typeof at !== 'number') return at
     const handle = await file
-    for (let done = 0; handle && done < length;) {
-      const { bytesRead } = await handle.read(into, done, length - done, at + done)
-      if (bytesRead === 0) throw new Error('a file without a name became shorter')
-      done += bytesRead
+    for (let done = 0; done < length;) {
+      const read = await handle?.read(into, done, length - done, at + done)
+      if (!read?.bytesRead)
+        throw new DroverError('INTERNAL', 'a file without a name became shorter')
+      done += read.bytesRead
     }
     return into.subarray(0, length)
   }

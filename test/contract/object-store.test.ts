@@ -52,8 +52,9 @@ const inFolder = async (t: TestContext): Promise<Opened> => {
   }
 }
 
-testObjectStore('a store in memory', inMemory, { staging: false })
-testObjectStore('a folder', inFolder, { staging: true })
+const exact = { tellsRemoved: true, exactTimes: true }
+testObjectStore('a store in memory', inMemory, { staging: false, ...exact })
+testObjectStore('a folder', inFolder, { staging: true, ...exact })
 
 test('a store in memory fails at any call it is told to', async () => {
   const asked: string[] = []
