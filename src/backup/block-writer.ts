@@ -195,7 +195,7 @@ export class BlockWriter {
   /** What cannot be a block by its length is the remains of a failed write. */
   async #replaceBroken(key: Key, length: number, body: Body, put: PutOptions): Promise<boolean> {
     const { store } = this.#options
-    const there = await store.stat(key)
+    const there = await store.stat(key, { signal: this.#options.signal })
     if (!there || canBeBlock(there.sizeBytes, length)) return false
     return (await store.put(key, body, { ...put, expect: { version: there.version } })).written
   }
@@ -205,10 +205,12 @@ export class BlockWriter {
     this.#publishing = this.#publishing.then(async () => {
       if (!this.#area || this.#unpublished === 0) return
       this.#unpublished = 0
-      const { created, existed } = await this.#area.publish(() => {
-        throwIfAborted(this.#options.signal)
-        this.#options.lock.assertHeld()
-      })
+      const { signal, lock } = this.#options
+      const mayAppear = () => {
+        throwIfAborted(signal)
+        lock.assertHeld()
+      }
+      const { created, existed } = await this.#area.publish(mayAppear, { signal })
       for (const key of created) this.#count(this.#take(key).bytes)
       for (const key of existed) {
         const { length, compression } = this.#take(key)
@@ -232,7 +234,7 @@ export class BlockWriter {
 
   /** For a block that somebody else stored since the pool was listed. */
   async #requireFamilyOfExisting(key: Key, length: number, compression: Compression) {
-    const info = await this.#options.store.stat(key)
+    const info = await this.#options.store.stat(key, { signal: this.#options.signal })
     if (!info || !canBeBlock(info.sizeBytes, length)) {
       throw new DroverError('STORE_CHANGED', `${key} came and went while the lock was held`)
     }

@@ -137,7 +137,7 @@ export interface StagingArea {
    * left as it is unless it is
    * not whole.
    */
-  publish(beforeEach: () => void): Promise<Published>
+  publish(beforeEach: () => void, options?: CallOptions): Promise<Published>
 
   /** Drops what was added and not published. */
   discard(): Promise<void>

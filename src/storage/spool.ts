@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { DroverError } from '../lib/errors.ts'
 import { runLanes } from '../lib/lanes.ts'
 import type { Key } from '../backupstore/layout.ts'
-import type { ObjectStore, StagingArea } from '../backupstore/object-store.ts'
+import type { ObjectStore, StagingArea, WriteCallOptions } from '../backupstore/object-store.ts'
 import { bodyOf } from '../backupstore/object-store.ts'
 
 const MAX_BYTES = 512 * 1024 * 1024
@@ -19,9 +19,6 @@ const MAX_BYTES = 512 * 1024 * 1024
 const SPARE = 2
 /** File systems that are memory, by their magic numbers: tmpfs, ramfs. */
 const IN_MEMORY = [0x01021994, 0x858458f6]
-
-/** Whoever publishes stops by `beforeEach`. */
-const NEVER = new AbortController().signal
 
 export interface SpoolOptions {
   /** Objects put at once. */
@@ -88,13 +85,17 @@ async function openSpool(
   }
 
   /** @returns false when something whole is there and stays */
-  const put = async (object: Waiting, lane: Buffer, before: () => void): Promise<boolean> => {
+  const put = async (
+    object: Waiting,
+    lane: Buffer,
+    options: Required<WriteCallOptions>,
+  ): Promise<boolean> => {
     const { key, md5 } = object
     const body = bodyOf(await read(object, lane), md5)
-    const how = { durable: true, before } as const
+    const how = { durable: true, ...options } as const
     const first = await store.put(key, body, { ...how, expect: 'absent', expectIfFree: true })
     if (first.written) return true
-    const there = await store.stat(key)
+    const there = await store.stat(key, { signal: options.signal })
     if (!there || isWhole(key, there.sizeBytes)) return false
     return (await store.put(key, body, { ...how, expect: { version: there.version } })).written
   }
@@ -108,7 +109,7 @@ async function openSpool(
       waiting.push({ key, length: bytes.length, md5: options?.md5, at })
     },
 
-    async publish(beforeEach) {
+    async publish(before, { signal = new AbortController().signal } = {}) {
       const batch = waiting
       waiting = []
       const created: Key[] = []
@@ -117,8 +118,8 @@ async function openSpool(
       const lanes = Array.from({ length: Math.min(concurrency, batch.length) }, () =>
         Buffer.allocUnsafeSlow(longest),
       )
-      await runLanes(lanes, batch.values(), NEVER, async (object, lane) => {
-        const isNew = await put(object, lane, beforeEach)
+      await runLanes(lanes, batch.values(), signal, async (object, lane, laneSignal) => {
+        const isNew = await put(object, lane, { before, signal: laneSignal })
         ;(isNew ? created : existed).push(object.key)
       })
       if (waiting.length === 0) await close()

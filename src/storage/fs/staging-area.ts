@@ -3,7 +3,7 @@ import type { Stats } from 'node:fs'
 import { open, rm, unlink } from 'node:fs/promises'
 import pLimit from 'p-limit'
 import type { Key } from '../../backupstore/layout.ts'
-import type { Published, StagingArea } from '../../backupstore/object-store.ts'
+import type { CallOptions, Published, StagingArea } from '../../backupstore/object-store.ts'
 import { isAbsent, targetError } from './fs-errors.ts'
 import type { LastCheck } from './last-check.ts'
 import { asLastCheck } from './last-check.ts'
@@ -16,8 +16,11 @@ import { FLUSHERS } from './staging.ts'
 export type IsWhole = (key: Key, sizeBytes: number) => boolean | Promise<boolean>
 
 export interface FsStagingArea extends StagingArea {
-  /** @param alive called now and then while it goes on */
-  publish(beforeEach: (() => void) | LastCheck, alive?: () => void): Promise<Published>
+  /** @param options `alive` is called now and then while it goes on */
+  publish(
+    beforeEach: (() => void) | LastCheck,
+    options?: CallOptions & { readonly alive?: () => void },
+  ): Promise<Published>
   /** Drops what was added last under a key and not published. */
   drop(key: Key): Promise<void>
 }
@@ -75,7 +78,7 @@ export function stagingArea(
       }
     },
 
-    async publish(beforeEach, alive) {
+    async publish(beforeEach, { alive } = {}) {
       const batch = waiting
       waiting = []
       const created: Key[] = []

@@ -177,7 +177,7 @@ export function workWith(windows: WindowBuffers, stop: AbortSignal): Work {
     'stage-publish'({ area: number }, context) {
       const home = areas.get(number)
       home.publishing = context
-      return home.area.publish(askedCheck(context, working().grantMs), context.alive)
+      return home.area.publish(askedCheck(context, working().grantMs), { alive: context.alive })
     },
 
     async 'stage-discard'({ area }) {

@@ -147,17 +147,22 @@ export class PendingCalls {
     const { question, name, asked } = message
     const notTold = () => this.#options.send({ kind: 'not-told', question })
     if (!pending || pending.givenUp || pending.failure) return notTold()
-    tell(pending, name, asked).then(
-      (answer) => {
-        if (name === 'grant') pending.grantedMs = performance.now()
-        if (pending.givenUp) notTold()
-        else this.#options.send({ kind: 'told', question, answer })
-      },
-      (error: unknown) => {
-        pending.failure ??= { error }
-        notTold()
-      },
-    )
+    const failed = (error: unknown) => {
+      pending.failure ??= { error }
+      notTold()
+    }
+    const told = (answer: Told<QuestionName>) => {
+      if (pending.givenUp) notTold()
+      else this.#options.send({ kind: 'told', question, answer })
+    }
+    try {
+      // without a turn in between: what is refused once is refused from then on
+      const answer = tell(pending, name, asked)
+      if (answer instanceof Promise) answer.then(told, failed)
+      else told(answer)
+    } catch (error) {
+      failed(error)
+    }
   }
 
   #countWaiting(answer: Promise<unknown>): void {
@@ -179,16 +184,18 @@ export class PendingCalls {
   }
 }
 
-async function tell(
-  { tells }: Pending,
+function tell(
+  pending: Pending,
   name: QuestionName,
   asked: unknown,
-): Promise<Told<QuestionName>> {
+): Told<QuestionName> | Promise<Part> {
+  const { tells } = pending
   switch (name) {
     case 'grant': {
       // the time from before, so that it never looks younger than it is
       const granted = { monotonicNs: process.hrtime.bigint(), wallMs: Date.now() }
       tells.grant?.()
+      pending.grantedMs = performance.now()
       return granted
     }
     case 'body':
