@@ -10,6 +10,8 @@ import type { Place } from './messages.ts'
 const MOST_LINGERING = 3
 /** Each step of an opening ends a little before we stop waiting for it, to tell what it was. */
 const OPENING_PATIENCE = 1.25
+/** A busy machine takes a while to start a process, and a short deadline is not about that. */
+const LEAST_OPENING_MS = 15_000
 
 export interface KeeperOptions extends HelperOptions {
   readonly place: Place
@@ -55,7 +57,7 @@ export class HelperKeeper {
 
   async #open(): Promise<HelperProcess> {
     this.#forgetEnded()
-    const { place, run, grantMs, label } = this.#options
+    const { place, run, grantMs, label, callTimeoutMs } = this.#options
     if (this.#lost.length >= MOST_LINGERING) {
       throw new DroverError(
         'TARGET_UNREACHABLE',
@@ -69,7 +71,8 @@ export class HelperKeeper {
     try {
       if (this.#closed) throw new DroverError('INTERNAL', 'the target was closed')
       const opening = { place, run, predecessors, windows: helper.windows.count, grantMs }
-      await helper.call('open', opening, { patience: OPENING_PATIENCE })
+      const patience = Math.max(OPENING_PATIENCE, LEAST_OPENING_MS / callTimeoutMs)
+      await helper.call('open', opening, { patience })
       return helper
     } catch (error) {
       await helper.end()

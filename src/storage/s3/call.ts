@@ -14,8 +14,8 @@ export interface CallFrame {
   /** Host and bucket, for errors. */
   readonly where: string
   readonly timeoutMs: number
-  /** Whether the server asked for fewer requests since then (`performance.now()`). */
-  readonly throttledSince: (ms: number) => boolean
+  /** What a request failed with since then (`performance.now()`), and was sent again for. */
+  readonly failureSince: (ms: number) => unknown
 }
 
 export interface Call {
@@ -41,7 +41,7 @@ export const openCalls =
     run(frame, call, work)
 
 async function run<T>(
-  { where, timeoutMs, throttledSince }: CallFrame,
+  { where, timeoutMs, failureSince }: CallFrame,
   { doing, signal, bytes = 0 }: Call,
   work: (signal: AbortSignal, tries: number) => Promise<T>,
 ): Promise<T> {
@@ -65,21 +65,20 @@ async function run<T>(
   } catch (error) {
     if (signal?.aborted) throw abortReason(signal)
     if (!late.signal.aborted) throw s3Error(error, doing, where)
-    const seconds = Math.round(deadlineMs / 1000)
-    throw throttledSince(startedMs)
-      ? new DroverError(
-          'TARGET_THROTTLED',
-          `${doing} at ${where}: the server kept asking for fewer requests for ${seconds} s: use a lower concurrency, or try later`,
-          { retryable: true, cause: error },
-        )
-      : new DroverError(
-          'TARGET_UNREACHABLE',
-          `${doing} at ${where}: there was no answer within ${seconds} s (DROVER_CALL_TIMEOUT)`,
-          { retryable: true, cause: error },
-        )
+    throw overdue(s3Error(failureSince(startedMs) ?? error, doing, where), deadlineMs)
   } finally {
     clearTimeout(timer)
   }
+}
+
+/** What kept a call from its end until its time was over. */
+function overdue(last: DroverError, deadlineMs: number): DroverError {
+  const within = `${Math.round(deadlineMs / 1000)} s (DROVER_CALL_TIMEOUT)`
+  return new DroverError(last.code, `${last.message}; it did not pass within ${within}`, {
+    details: last.details,
+    retryable: true,
+    cause: last.cause,
+  })
 }
 
 /** Thrown by the work of a call that may be tried once more; `cause` is what is told in the end. */

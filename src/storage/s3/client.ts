@@ -14,14 +14,11 @@ import { statusOf } from './errors.ts'
 import { BucketKeys } from './keys.ts'
 import type { Pace } from './pace.ts'
 import { openPace } from './pace.ts'
+import { retryUntilDeadline } from './retry.ts'
 
 /** Connections beside those that carry blocks: locks and listings never wait for a block. */
 const SOCKETS_BESIDE = 4
 const MAX_CONNECT_MS = 10_000
-/** Tries of one call; more than the deadline leaves room for are not made. */
-const MAX_ATTEMPTS = 10
-/** As long as the server never answered: its name may be wrong, which waiting does not mend. */
-const FIRST_ATTEMPTS = 4
 /** A server that is silent for this part of the deadline is asked once more. */
 const SILENCE_PART = 3
 
@@ -47,7 +44,7 @@ export function openBucket(
   { s3, callTimeoutMs, concurrency }: StorageSettings,
 ): Bucket {
   const pace = openPace(concurrency)
-  const met: Met = { counts: {}, answered: false, pace }
+  const met: Met = { counts: {}, answered: false, failure: undefined, pace }
   const client = new S3Client({
     ...identity(s3, region),
     ...(s3.endpoint === undefined ? {} : { endpoint: s3.endpoint }),
@@ -57,8 +54,7 @@ export function openBucket(
     responseChecksumValidation: 'WHEN_REQUIRED',
     // one round trip a request
     expectContinueHeader: false,
-    retryMode: 'standard',
-    maxAttempts: () => Promise.resolve(met.answered ? MAX_ATTEMPTS : FIRST_ATTEMPTS),
+    retryStrategy: retryUntilDeadline(() => met.answered),
     requestHandler: {
       connectionTimeout: Math.min(MAX_CONNECT_MS, callTimeoutMs / SILENCE_PART),
       socketTimeout: callTimeoutMs / SILENCE_PART,
@@ -78,7 +74,7 @@ export function openBucket(
     during: openCalls({
       where,
       timeoutMs: callTimeoutMs,
-      throttledSince: pace.throttledSince,
+      failureSince: (ms) => (met.failure && met.failure.ms >= ms ? met.failure.error : undefined),
     }),
     transfers: pace.transfers,
     requests: () => ({ ...met.counts }),
@@ -90,6 +86,8 @@ export function openBucket(
 interface Met {
   readonly counts: Record<string, number>
   answered: boolean
+  /** The last one that may pass, and when. */
+  failure: { readonly error: unknown; readonly ms: number } | undefined
   readonly pace: Pace
 }
 
@@ -150,6 +148,8 @@ function observeRequests(client: S3Client, met: Met): void {
       } catch (error) {
         const status = statusOf(error)
         met.answered ||= status !== undefined
+        const mayPass = status === undefined || status === 429 || status >= 500
+        if (mayPass) met.failure = { error, ms: performance.now() }
         if (status === 429 || status === 503) met.pace.throttled()
         throw error
       }

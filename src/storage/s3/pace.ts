@@ -8,26 +8,21 @@ export interface Pace {
   readonly transfers: <T>(work: () => Promise<T>) => Promise<T>
   throttled(): void
   succeeded(): void
-  /** Whether the server asked for fewer requests since then (`performance.now()`). */
-  readonly throttledSince: (ms: number) => boolean
 }
 
 export function openPace(most: number): Pace {
   const limit = pLimit(most)
   let good = 0
-  let throttledMs = Number.NEGATIVE_INFINITY
   return {
     transfers: (work) => limit(work),
     throttled() {
       limit.concurrency = Math.max(1, Math.floor(limit.concurrency / 2))
       good = 0
-      throttledMs = performance.now()
     },
     succeeded() {
       if (limit.concurrency === most || ++good < PATIENCE) return
       good = 0
       limit.concurrency += 1
     },
-    throttledSince: (ms) => throttledMs >= ms,
   }
 }

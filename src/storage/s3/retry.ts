@@ -1,0 +1,42 @@
+/**
+ * When a request is sent once more: after what may pass, with growing, jittered pauses, until the
+ * deadline of its call. The SDK's own strategy shares a budget of retries among all requests, which
+ * a gateway that restarts under eight of them uses up before it is back.
+ */
+import type { S3ClientConfig } from '@aws-sdk/client-s3'
+
+const FIRST_PAUSE_MS = 100
+const FIRST_PAUSE_WHEN_THROTTLED_MS = 500
+const LONGEST_PAUSE_MS = 5000
+/** As long as the server never answered: its name may be wrong, which waiting does not mend. */
+const TRIES_OF_A_STRANGER = 4
+
+type Strategy = Extract<
+  NonNullable<S3ClientConfig['retryStrategy']>,
+  { refreshRetryTokenForRetry: unknown }
+>
+
+/** @param hasAnswered whether the server ever said anything */
+export function retryUntilDeadline(hasAnswered: () => boolean): Strategy {
+  return {
+    acquireInitialRetryToken: () => Promise.resolve(token(0, 0)),
+    recordSuccess: () => undefined,
+    refreshRetryTokenForRetry(before, { errorType, retryAfterHint }) {
+      const tries = before.getRetryCount() + 1
+      if (errorType === 'CLIENT_ERROR') return Promise.reject(new Error('it would fail again'))
+      if (tries >= TRIES_OF_A_STRANGER && !hasAnswered()) {
+        return Promise.reject(new Error('nobody answers'))
+      }
+      const first = errorType === 'THROTTLING' ? FIRST_PAUSE_WHEN_THROTTLED_MS : FIRST_PAUSE_MS
+      const pauseMs = Math.random() * Math.min(LONGEST_PAUSE_MS, first * 2 ** tries)
+      const askedMs = retryAfterHint ? retryAfterHint.getTime() - Date.now() : 0
+      return Promise.resolve(token(tries, Math.max(pauseMs, askedMs)))
+    },
+  }
+}
+
+const token = (tries: number, pauseMs: number) => ({
+  getRetryCount: () => tries,
+  getRetryDelay: () => pauseMs,
+  getRetryCost: () => undefined,
+})
