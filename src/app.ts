@@ -16,10 +16,10 @@ import { systemClock } from './lib/clock.ts'
 import { storageSettings } from './config.ts'
 import { isDroverError } from './lib/errors.ts'
 import { withReleasers } from './lib/releasers.ts'
-import type { Diagnosis } from './storage/doctor.ts'
-import { diagnose } from './storage/doctor.ts'
+import type { Diagnosis } from './storage/doctor/doctor.ts'
+import { diagnose } from './storage/doctor/doctor.ts'
 import { openStore } from './storage/open-store.ts'
-import type { StepWatch } from './storage/steps.ts'
+import type { StepWatch } from './storage/doctor/steps.ts'
 
 export const DEFAULT_CONCURRENCY = 2
 export const MAX_CONCURRENCY = 32

@@ -74,6 +74,8 @@ const MAIN_FILES: Readonly<Record<string, string>> = {
   'src/storage/fs': 'fs-store.ts',
   'src/storage/memory': 'memory-store.ts',
   'src/storage/s3': 's3-store.ts',
+  'src/storage/s3/probe': 'probe.ts',
+  'src/storage/doctor': 'doctor.ts',
   'src/storage/nfs': 'nfs-store.ts',
   'src/compute': 'pool.ts',
   'src/image': 'writer.ts',

@@ -12,11 +12,11 @@ import type { Opened } from './object-store.ts'
 import { testObjectStore } from './object-store.ts'
 
 const throughHelper = async (t: TestContext): Promise<Opened> => {
+  const stores: ObjectStore[] = []
+  // hooks run in the order they were given: this one before the folder is removed
+  t.after(() => Promise.allSettled(stores.map((store) => store.close())))
   const folder = join(await tempFolder(t), 'target')
   await mkdir(folder)
-  const stores: ObjectStore[] = []
-  // hooks run in the order they were given: closing after the folder was removed would complain
-  t.after(() => Promise.allSettled(stores.map((store) => store.close())))
   const openRun = async (): Promise<ObjectStore> => {
     const store = await openRemoteStore({
       label: folder,

@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Mounted } from '../nfs/mountinfo.ts'
 import { isShare, parseMountinfo } from '../nfs/mountinfo.ts'
-import type { Finding } from '../steps.ts'
+import type { Finding } from '../doctor/steps.ts'
 
 const IN_MEMORY = ['tmpfs', 'ramfs', 'rootfs']
 const IN_CONTAINER = ['overlay', 'aufs']

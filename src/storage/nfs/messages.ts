@@ -7,7 +7,7 @@ import type {
   PutResult,
 } from '../../backupstore/object-store.ts'
 import type { ErrorCode } from '../../lib/errors.ts'
-import type { Finding } from '../steps.ts'
+import type { Finding } from '../doctor/steps.ts'
 import type { Parcel } from './windows.ts'
 
 /** Where the objects are. */

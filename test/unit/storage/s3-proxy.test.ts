@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { isLoopback, proxyFor } from '../../../src/storage/s3/proxy.ts'
+import { isLoopback, proxyFor } from '../../../src/storage/s3/probe/proxy.ts'
 
 const PROXY = 'http://proxy.example.com:3128'
 const to = (host: string, port = 9000) => ({ secure: true, host, port })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { mibPerSecond, paceOf } from '../../../src/storage/speed.ts'
+import { mibPerSecond, paceOf } from '../../../src/storage/doctor/speed.ts'
 
 const never = new AbortController().signal
 const MIB = 1024 * 1024

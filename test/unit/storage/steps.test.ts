@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { DroverError, interrupted } from '../../../src/lib/errors.ts'
-import type { Finding, Step, StepResult } from '../../../src/storage/steps.ts'
-import { runSteps } from '../../../src/storage/steps.ts'
+import type { Finding, Step, StepResult } from '../../../src/storage/doctor/steps.ts'
+import { runSteps } from '../../../src/storage/doctor/steps.ts'
 
 const ok: Finding = { verdict: 'ok', message: 'fine' }
 const forbidden = () =>

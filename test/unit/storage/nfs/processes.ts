@@ -22,11 +22,14 @@ export async function openRemote(
   t: TestContext,
   options: Partial<KeeperOptions> = {},
 ): Promise<Remote> {
+  let opened: ObjectStore | undefined
+  // hooks run in the order they were given: this one before the folder is removed
+  t.after(() => opened?.close().catch(() => undefined))
   const folder = join(await tempFolder(t), 'target')
   await mkdir(folder)
   const before = new Set(await helpersOf(process.pid))
   const store = await openRemoteStore(optionsFor(folder, options))
-  t.after(() => store.close().catch(() => undefined))
+  opened = store
   return {
     folder,
     store,

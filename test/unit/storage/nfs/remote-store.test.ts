@@ -363,11 +363,13 @@ describe('a store through a helper', () => {
   test('leaves no process, file or descriptor behind', async (t) => {
     const fds = async () => (await readdir('/proc/self/fd')).length
     const shared = async () =>
-      (await readdir('/dev/shm').catch(() => [])).filter((name) => name.startsWith('drover-'))
+      (await readdir('/dev/shm').catch(() => [])).filter((name) =>
+        /^drover-[0-9a-f]{16}$/.test(name),
+      )
     const before = { helpers: await helpersOf(process.pid), shared: await shared() }
     let first: number | undefined
     for (let n = 0; n < 6; n++) {
-      const { store, helper } = await openRemote(t, { callTimeoutMs: 1000 })
+      const { store, helper } = await openRemote(t)
       await store.put(KEY, bodyOf(noise(n, 2 * MiB)))
       if (n % 2 === 1) process.kill(await helper(), 'SIGKILL')
       await store.close().catch(() => undefined)

@@ -1,5 +1,5 @@
 /** How fast a target is: many transfers at once, as many as fit into a moment. */
-import { runLanes } from '../lib/lanes.ts'
+import { runLanes } from '../../lib/lanes.ts'
 
 export interface Pace {
   readonly bytes: number

@@ -4,10 +4,10 @@
  * deadline. What removes the traces runs in the end, whatever happened, an interruption included.
  */
 import { setTimeout as delay } from 'node:timers/promises'
-import { formatDuration } from '../lib/duration.ts'
-import { DroverError, throwIfAborted } from '../lib/errors.ts'
-import { orAborted } from '../lib/lanes.ts'
-import type { RequestCounts } from '../backupstore/object-store.ts'
+import { formatDuration } from '../../lib/duration.ts'
+import { DroverError, throwIfAborted } from '../../lib/errors.ts'
+import { orAborted } from '../../lib/lanes.ts'
+import type { RequestCounts } from '../../backupstore/object-store.ts'
 
 export type Verdict = 'ok' | 'warning' | 'failed' | 'skipped'
 

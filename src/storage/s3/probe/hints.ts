@@ -1,8 +1,8 @@
 /** What to do about an error of a step, as exactly as it can be said. */
-import type { DroverError, ErrorCode } from '../../lib/errors.ts'
-import type { S3Settings, StorageSettings } from '../settings.ts'
-import type { S3Target } from './client.ts'
-import { headerOf } from './probe-answers.ts'
+import type { DroverError, ErrorCode } from '../../../lib/errors.ts'
+import type { S3Settings, StorageSettings } from '../../settings.ts'
+import type { S3Target } from '../client.ts'
+import { headerOf } from './answers.ts'
 
 const HINTS: Partial<Record<ErrorCode, string>> = {
   INVALID_CONFIG: 'name the region in the URL, as in s3://bucket@region/path, or in AWS_REGION',

@@ -1,13 +1,13 @@
 /** What servers differ in, and what is done without it. */
 import { DeleteObjectCommand, DeleteObjectsCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { Upload } from '@aws-sdk/lib-storage'
-import type { Finding, Step } from '../steps.ts'
-import type { ProbeObject } from './conditions.ts'
-import { honoursAbsence, honoursVersion } from './conditions.ts'
-import { isNotImplemented, s3Error } from './errors.ts'
-import type { Bench } from './probe-bench.ts'
-import { extraMsFor } from './probe-bench.ts'
-import { openReads } from './read.ts'
+import type { Finding, Step } from '../../doctor/steps.ts'
+import type { ProbeObject } from '../conditions.ts'
+import { honoursAbsence, honoursVersion } from '../conditions.ts'
+import { isNotImplemented, s3Error } from '../errors.ts'
+import type { Bench } from './bench.ts'
+import { extraMsFor } from './bench.ts'
+import { openReads } from '../read.ts'
 
 const PART_BYTES = 5 * 1024 * 1024
 const UPLOAD_BYTES = 6 * 1024 * 1024

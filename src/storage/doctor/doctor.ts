@@ -1,9 +1,9 @@
 /** From a target's URL to the steps in which its driver looks it over. */
-import type { RunId } from '../backupstore/layout.ts'
-import type { RequestCounts } from '../backupstore/object-store.ts'
-import type { TargetUrl } from '../backupstore/target-url.ts'
-import { folderProbe } from './fs/probe.ts'
-import type { StorageSettings } from './settings.ts'
+import type { RunId } from '../../backupstore/layout.ts'
+import type { RequestCounts } from '../../backupstore/object-store.ts'
+import type { TargetUrl } from '../../backupstore/target-url.ts'
+import { folderProbe } from '../fs/probe.ts'
+import type { StorageSettings } from '../settings.ts'
 import type { Probe, StepResult, StepWatch } from './steps.ts'
 import { runSteps } from './steps.ts'
 
@@ -39,11 +39,11 @@ async function probeOf(target: TargetUrl, run: RunId, settings: StorageSettings)
       return folderProbe(target.path, run, settings)
     case 's3': {
       // loaded when it is needed: the SDK is larger than all the rest
-      const { s3Probe } = await import('./s3/probe.ts')
+      const { s3Probe } = await import('../s3/probe/probe.ts')
       return s3Probe(target, run, settings)
     }
     case 'nfs': {
-      const { nfsProbe } = await import('./nfs/probe.ts')
+      const { nfsProbe } = await import('../nfs/probe.ts')
       return nfsProbe(target, run, settings)
     }
   }

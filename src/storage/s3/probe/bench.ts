@@ -2,14 +2,14 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { PutObjectCommandInput } from '@aws-sdk/client-s3'
 import { PutObjectCommand } from '@aws-sdk/client-s3'
-import type { Key, RunId } from '../../backupstore/layout.ts'
-import { stagingKey } from '../../backupstore/layout.ts'
-import type { StorageSettings } from '../settings.ts'
-import type { Bucket, S3Target } from './client.ts'
-import { openBucket } from './client.ts'
-import { hintsFor } from './probe-hints.ts'
+import type { Key, RunId } from '../../../backupstore/layout.ts'
+import { stagingKey } from '../../../backupstore/layout.ts'
+import type { StorageSettings } from '../../settings.ts'
+import type { Bucket, S3Target } from '../client.ts'
+import { openBucket } from '../client.ts'
+import { hintsFor } from './hints.ts'
 import type { Endpoint } from './proxy.ts'
-import { encryptionOf, storageClassOf } from './put.ts'
+import { encryptionOf, storageClassOf } from '../put.ts'
 
 /** A block is never larger. */
 export const OBJECT_BYTES = 2 * 1024 * 1024

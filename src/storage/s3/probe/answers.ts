@@ -1,5 +1,5 @@
 /** What answers tell besides what they were asked for, those that are errors included. */
-import { timeOfAnswer } from './client.ts'
+import { timeOfAnswer } from '../client.ts'
 
 /** A header of the answer that an error comes from; what caused it is looked at, too. */
 export function headerOf(error: unknown, name: string): string | undefined {

@@ -1,6 +1,6 @@
 /** Which proxy a connection goes through, by the rules that Node's agents follow. */
 import { BlockList, isIP, isIPv4 } from 'node:net'
-import type { ProxySettings } from '../settings.ts'
+import type { ProxySettings } from '../../settings.ts'
 
 export interface Endpoint {
   readonly secure: boolean

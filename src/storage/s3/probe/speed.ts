@@ -1,11 +1,11 @@
 /** How soon the server answers, and how much it takes and gives. */
-import type { Key } from '../../backupstore/layout.ts'
-import type { Pace } from '../speed.ts'
-import { mibPerSecond, paceOf } from '../speed.ts'
-import type { Finding, Step } from '../steps.ts'
-import type { Bench } from './probe-bench.ts'
-import { MOST_LANES, OBJECT_BYTES, extraMsFor } from './probe-bench.ts'
-import { openReads } from './read.ts'
+import type { Key } from '../../../backupstore/layout.ts'
+import type { Pace } from '../../doctor/speed.ts'
+import { mibPerSecond, paceOf } from '../../doctor/speed.ts'
+import type { Finding, Step } from '../../doctor/steps.ts'
+import type { Bench } from './bench.ts'
+import { MOST_LANES, OBJECT_BYTES, extraMsFor } from './bench.ts'
+import { openReads } from '../read.ts'
 
 const LOOKS = 10
 const SLOW_ANSWER_MS = 1000
