@@ -26,6 +26,8 @@ import { etagOf, noServer } from './keys.ts'
 
 /** What every server takes in one PUT. */
 const MAX_PUT_BYTES = 5 * 1024 ** 3
+/** How long the removal of a probe may take. */
+const REMOVE_MS = 5000
 /** Larger bodies share the connections that are meant for blocks. */
 const SMALL_BYTES = 64 * 1024
 
@@ -61,8 +63,13 @@ export function openPuts(
         client.send(new PutObjectCommand({ ...input, ...condition, Body: bytes, ContentMD5 }), {
           abortSignal,
         }),
+      // whatever ended the probe; what stays all the same is gc's
       remove: () =>
-        client.send(new DeleteObjectCommand({ Bucket, Key: input.Key }), { abortSignal }),
+        client
+          .send(new DeleteObjectCommand({ Bucket, Key: input.Key }), {
+            abortSignal: AbortSignal.timeout(REMOVE_MS),
+          })
+          .catch(() => undefined),
     }
   }
   const probing = (name: string, probe: (object: ProbeObject) => Promise<boolean>) =>
