@@ -15,6 +15,10 @@ const DEFAULTS = ['4.2', '4.1', '4.0'].map(
   (version) => `nfsvers=${version},actimeo=1,soft,timeo=300,retry=2`,
 )
 
+/** An old listing may lack another's lock: what the options say of attributes, or no more than 1 s. */
+const FRESH = 'actimeo=1'
+const ABOUT_ATTRIBUTES = /^(ac|noac|actimeo=.*|ac(reg|dir)(min|max)=.*)$/
+
 /** A store needs neither programs nor devices. */
 const ALWAYS = 'nosuid,nodev,noexec'
 
@@ -85,7 +89,8 @@ const VALUES: ReadonlyMap<string, Value> = new Map([
  */
 export function mountAttempts(options: readonly string[]): readonly string[] {
   for (const option of options) checkOption(option)
-  const wanted = options.length > 0 ? [options.join(',')] : DEFAULTS
+  const fresh = options.some((option) => ABOUT_ATTRIBUTES.test(option)) ? [] : [FRESH]
+  const wanted = options.length > 0 ? [[...options, ...fresh].join(',')] : DEFAULTS
   return wanted.map((each) => `${each},${ALWAYS}`)
 }
 

@@ -24,8 +24,15 @@ describe('mount options', () => {
   })
 
   test('of a URL are tried once, as they are', () => {
-    const { options } = nfs('nfs://s:/p?nfsOptions=nfsvers=4.1,soft&nfsOptions=timeo=50')
-    assert.deepEqual(mountAttempts(options), ['nfsvers=4.1,soft,timeo=50,nosuid,nodev,noexec'])
+    const { options } = nfs('nfs://s:/p?nfsOptions=nfsvers=4.1,soft&nfsOptions=timeo=50,noac')
+    assert.deepEqual(mountAttempts(options), ['nfsvers=4.1,soft,timeo=50,noac,nosuid,nodev,noexec'])
+  })
+
+  test('of a URL that say nothing of cached attributes keep listings fresh', () => {
+    assert.deepEqual(mountAttempts(['soft']), ['soft,actimeo=1,nosuid,nodev,noexec'])
+    for (const said of ['ac', 'noac', 'actimeo=5', 'acregmin=0', 'acregmax=3', 'acdirmax=60']) {
+      assert.deepEqual(mountAttempts(['soft', said]), [`soft,${said},nosuid,nodev,noexec`])
+    }
   })
 
   const allowed = [
@@ -41,7 +48,7 @@ describe('mount options', () => {
   ].flat()
   test('that are known are allowed', () => {
     for (const option of allowed) {
-      assert.deepEqual(mountAttempts([option]), [`${option},nosuid,nodev,noexec`])
+      assert.deepEqual(mountAttempts([option, 'noac']), [`${option},noac,nosuid,nodev,noexec`])
     }
   })
 
