@@ -4,12 +4,16 @@
  * a gateway that restarts under eight of them uses up before it is back.
  */
 import type { S3ClientConfig } from '@aws-sdk/client-s3'
+import { statusOf } from './errors.ts'
 
 const FIRST_PAUSE_MS = 100
 const FIRST_PAUSE_WHEN_THROTTLED_MS = 500
 const LONGEST_PAUSE_MS = 5000
 /** As long as the server never answered: its name may be wrong, which waiting does not mend. */
 const TRIES_OF_A_STRANGER = 4
+
+/** Not implemented, no such version of HTTP, no space: the same answer would come again. */
+const NEVER_PASS = [501, 505, 507]
 
 type Strategy = Extract<
   NonNullable<S3ClientConfig['retryStrategy']>,
@@ -21,9 +25,11 @@ export function retryUntilDeadline(hasAnswered: () => boolean): Strategy {
   return {
     acquireInitialRetryToken: () => Promise.resolve(token(0, 0)),
     recordSuccess: () => undefined,
-    refreshRetryTokenForRetry(before, { errorType, retryAfterHint }) {
+    refreshRetryTokenForRetry(before, { error, errorType, retryAfterHint }) {
       const tries = before.getRetryCount() + 1
-      if (errorType === 'CLIENT_ERROR') return Promise.reject(new Error('it would fail again'))
+      if (errorType === 'CLIENT_ERROR' || NEVER_PASS.includes(statusOf(error) ?? 0)) {
+        return Promise.reject(new Error('it would fail again'))
+      }
       if (tries >= TRIES_OF_A_STRANGER && !hasAnswered()) {
         return Promise.reject(new Error('nobody answers'))
       }
