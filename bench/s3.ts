@@ -147,11 +147,13 @@ async function restic(bucket: string, endpoint: string) {
   return { backup, restore }
 }
 
-const environment = (endpoint: string) => ({
-  AWS_ENDPOINTS: endpoint,
-  AWS_ACCESS_KEY_ID: KEYS.accessKeyId,
-  AWS_SECRET_ACCESS_KEY: KEYS.secretAccessKey,
-})
+function environment(endpoint: string) {
+  return {
+    AWS_ENDPOINTS: endpoint,
+    AWS_ACCESS_KEY_ID: KEYS.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: KEYS.secretAccessKey,
+  }
+}
 
 function describe(rows: readonly Row[]): string {
   const cells = rows.map(({ name, figures, toRestic }) => {
@@ -176,5 +178,6 @@ function describe(rows: readonly Row[]): string {
   )
 }
 
-const requestsIn = (stdout: string): string =>
-  stdout.startsWith('{') ? String(JSON.parse(stdout).requests?.total ?? '') : ''
+function requestsIn(stdout: string): string {
+  return stdout.startsWith('{') ? String(JSON.parse(stdout).requests?.total ?? '') : ''
+}

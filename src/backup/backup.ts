@@ -68,7 +68,7 @@ export async function backupImage(
     own.add(() => lock.release())
     const signal = AbortSignal.any([tools.signal, lock.signal, stop.signal])
 
-    const seen = await firstLook(store, request.name)
+    const seen = await firstLook(store, request.name, signal)
     refuseEarly(seen, source.sizeBytes, { ...request, sure: false })
     const heals = seen.kind === 'complete' && !request.replace
     // an existing backup is healed with the compression it has
@@ -79,7 +79,11 @@ export async function backupImage(
     // without the lock there will be no backup: do not read on for nothing
     pool.catch((error: unknown) => stop.abort(error))
     const hint = started(poolBefore(lock, pool, store, signal), listings)
-    const writer = await BlockWriter.open({ store, compute, source, lock, signal, pool }, hint)
+    const writer = await BlockWriter.open(
+      // what cannot be published ends the run now, not when the image is read to its end
+      { store, compute, source, lock, signal, pool, onFailure: (error) => stop.abort(error) },
+      hint,
+    )
     own.add(() => writer.close())
 
     observer.phase('backing up', source.sizeBytes)
@@ -164,7 +168,7 @@ async function poolUnderLock(
   },
 ): Promise<BlockTable> {
   await at.lock.acquired
-  const now = await look(store, request.name, at.seen, at.lock)
+  const now = await look(store, request.name, at.seen, at.lock, at.signal)
   refuseEarly(now, at.source.sizeBytes, { ...request, sure: true })
   // Longhorn takes an empty folder for a backup and then collects no blocks at all
   await store.removeEmptyFolders?.(CONFIGS_PREFIX, { minAgeMs: LOCK_EXPIRY_MS })
@@ -200,7 +204,7 @@ async function writeNow(
   pool: BlockTable,
 ): Promise<Compression> {
   // judged before anything is written, so that a conflict leaves nothing behind
-  const existing = await look(tools.store, request.name, seen, lock)
+  const existing = await look(tools.store, request.name, seen, lock, tools.signal)
   planCommit(existing, content, { ...request, compression })
   const families = await familiesInPool(tools.store, content, pool)
   const used = planCompression(compression, families)

@@ -37,6 +37,8 @@ export interface BlockWriterOptions {
   readonly signal: AbortSignal
   /** The pool as listed under the lock; settles when the lock is held. */
   readonly pool: Promise<BlockTable>
+  /** Told of what fails while nobody waits for it. */
+  readonly onFailure: (error: unknown) => void
 }
 
 export interface Written {
@@ -49,11 +51,9 @@ export interface Written {
 export class BlockWriter {
   readonly #options: BlockWriterOptions
   #area: StagingArea | undefined
-  /** Let go of once the pool is decided: it may be large. */
-  #hint: Promise<BlockTable> | undefined
+  #hint: Promise<BlockTable> | undefined // let go of once the pool is decided: it may be large
   readonly #seen = new BlockTable()
-  /** Reused because the hint had them; to be looked up again under the lock. */
-  readonly #hinted = new BlockMap()
+  readonly #hinted = new BlockMap() // reused because the hint had them; looked up again later
   readonly #staged = new Map<Key, StagedBlock>()
   #unpublished = 0
   #publishing: Promise<void> = Promise.resolve()
@@ -69,7 +69,7 @@ export class BlockWriter {
       (pool) => {
         this.#decided = pool
         this.#hint = undefined
-        this.#publish().catch(() => undefined)
+        this.#publish().catch(options.onFailure)
       },
       () => undefined,
     )

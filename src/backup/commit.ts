@@ -1,5 +1,5 @@
 /** The last step of a backup: its config, in one step, or nothing. */
-import { DroverError } from '../lib/errors.ts'
+import { DroverError, isDroverError } from '../lib/errors.ts'
 import type { Compression } from '../backupstore/compression.ts'
 import type { Backup } from '../backupstore/config.ts'
 import { configTime, serializeConfig } from '../backupstore/config.ts'
@@ -33,7 +33,7 @@ export async function commit(commit: Commit): Promise<BackupSummary['outcome']> 
   const { request, tools, lock, content } = commit
   const signal = AbortSignal.any([tools.signal, lock.signal])
   for (let tries = 1; tries <= COMMIT_TRIES; tries++) {
-    const existing = await look(tools.store, request.name, commit.seen, lock)
+    const existing = await look(tools.store, request.name, commit.seen, lock, signal)
     const wanted = { ...request, compression: commit.compression }
     const plan: CommitPlan = planCommit(existing, content, wanted)
     // the server's word that we hold the lock still; a machine that was paused cannot know itself
@@ -45,11 +45,14 @@ export async function commit(commit: Commit): Promise<BackupSummary['outcome']> 
       return 'unchanged'
     }
     const body = serializeConfig(newBackup(commit, existing))
-    const { written } = await tools.store.put(configKey(request.name), body, {
+    const put = tools.store.put(configKey(request.name), body, {
       durable: true,
       expect: existing.kind === 'none' ? 'absent' : { version: existing.version },
       before: () => lock.assertHeld(),
       signal,
+    })
+    const { written } = await put.catch((error: unknown) => {
+      throw tools.store.inDoubt?.() ? unanswered(error, request.name) : error
     })
     if (written) return plan.outcome
   }
@@ -57,6 +60,16 @@ export async function commit(commit: Commit): Promise<BackupSummary['outcome']> 
     'STORE_CHANGED',
     `the config of ${request.name} kept changing while it was to be written`,
     { retryable: true },
+  )
+}
+
+/** The config was sent, and nobody knows whether it stands there now. */
+function unanswered(error: unknown, name: string): unknown {
+  if (!isDroverError(error, 'TARGET_UNREACHABLE', 'TARGET_THROTTLED')) return error
+  return new DroverError(
+    error.code,
+    `${error.message}. The last step of the backup was not answered: ${name} may exist, whole, or not; run it again`,
+    { details: { ...error.details, mayExist: true }, retryable: true, cause: error },
   )
 }
 

@@ -15,16 +15,20 @@ type LookStore = Pick<ReadStore, 'open' | 'stat'>
 export type Seen = Existing & { readonly info?: ObjectInfo }
 
 /** What stands under the name before the lock is held: a hint, and what a placeholder is compared with. */
-export async function firstLook(store: LookStore, name: BackupName): Promise<Seen> {
+export async function firstLook(
+  store: LookStore,
+  name: BackupName,
+  signal: AbortSignal,
+): Promise<Seen> {
   try {
-    const found = await readBackup(store, name)
+    const found = await readBackup(store, name, signal)
     if (!found) return { kind: 'none' }
     const { backup, info } = found
     const kind = backup.completedAt === '' ? 'dead' : 'complete'
     return { kind, backup, version: info.version, info }
   } catch (error) {
     if (!isDroverError(error, 'CONFIG_INVALID')) throw error
-    const info = await store.stat(configKey(name))
+    const info = await store.stat(configKey(name), { signal })
     if (!info) return { kind: 'none' }
     return { kind: 'damaged', reason: error.message, version: info.version, info }
   }
@@ -39,10 +43,11 @@ export async function look(
   name: BackupName,
   seen: Seen,
   lock: Lock,
+  signal: AbortSignal,
 ): Promise<Seen> {
-  const info = await store.stat(configKey(name))
+  const info = await store.stat(configKey(name), { signal })
   const same = info?.version === seen.info?.version && seen.kind !== 'damaged'
-  const now = same ? seen : await firstLook(store, name)
+  const now = same ? seen : await firstLook(store, name, signal)
   if (now.kind !== 'dead' || !now.info) return now
   if (await isDeadPlaceholder(now.info, seen.info, lock)) return now
   const since = now.backup.createdAt || 'an unknown time'

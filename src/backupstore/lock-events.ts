@@ -8,6 +8,8 @@ export type LockEvent =
   | { readonly kind: 'acquired' }
   | { readonly kind: 'clock-skew'; readonly skewMs: number }
   | { readonly kind: 'not-removed'; readonly error: unknown }
+  /** On purpose: something that was asked for under it may still happen. */
+  | { readonly kind: 'left' }
 
 const SKEW_WORTH_A_WARNING_MS = 5_000
 

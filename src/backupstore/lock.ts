@@ -79,6 +79,9 @@ export function openLock(options: LockOptions): Lock {
   // Our own lock's age counts from before the write, so that it is never too young; the server's
   // time goes on from after it, so that others' locks are never too old.
   let written: Written | undefined
+  let attempted = false // the file may be there
+  /** How far the server's answers are ahead of its files, at most 0: a front-end has its own clock. */
+  let answersAheadMs = 0
   let held = false
   let refreshing: Promise<void> = Promise.resolve()
 
@@ -93,9 +96,10 @@ export function openLock(options: LockOptions): Lock {
   const write = async (acquired: boolean): Promise<void> => {
     const [beforeMs, beforeWallMs] = [clock.monotonicMs(), clock.wallMs()]
     const file = { Name: nameOfLockKey(key), Type: TYPE_NUMBER[options.type], Acquired: acquired }
+    attempted = true
     const put = await store.put(key, bodyOf(Buffer.from(JSON.stringify(file))))
     if (!put.written) throw new DroverError('INTERNAL', 'a lock file was not written')
-    const serverMs = put.info.modifiedAtMs
+    const serverMs = put.info.modifiedAtMs + answersAheadMs
     written = { beforeMs, beforeWallMs, afterMs: clock.monotonicMs(), serverMs }
   }
 
@@ -117,6 +121,7 @@ export function openLock(options: LockOptions): Lock {
     // where the answer to a write tells its own time only: go by that of the file, as all do
     if (written) {
       const earlier = Math.min(0, own.modifiedAtMs - written.serverMs)
+      answersAheadMs += earlier
       written = { ...written, serverMs: written.serverMs + earlier }
       nowMs += earlier
     }
@@ -226,7 +231,8 @@ export function openLock(options: LockOptions): Lock {
       await acquired.catch(() => undefined)
       await refreshing.catch(() => undefined)
       held = false
-      if (!written) return
+      if (!attempted) return
+      if (store.inDoubt?.()) return options.onEvent?.({ kind: 'left' })
       try {
         await store.remove(key)
       } catch (error) {
@@ -236,12 +242,7 @@ export function openLock(options: LockOptions): Lock {
   }
 }
 
-interface Written {
-  readonly beforeMs: number
-  readonly beforeWallMs: number
-  readonly afterMs: number
-  readonly serverMs: number
-}
+type Written = Readonly<Record<'beforeMs' | 'beforeWallMs' | 'afterMs' | 'serverMs', number>>
 
 type Attempt =
   | { readonly kind: 'held' }

@@ -151,6 +151,12 @@ export interface Published {
 
 /** For those who take locks: their own small files come and go. */
 export interface LockStore extends WriteStore {
+  /**
+   * Whether a removal, or a config, was asked for whose outcome is not known: it may happen yet, and
+   * only a lock that still stands keeps others from relying on what they see meanwhile.
+   */
+  readonly inDoubt?: () => boolean
+
   /** @returns false when it was surely not there; not every server tells */
   remove(key: Key, options?: WriteCallOptions & { readonly durable?: boolean }): Promise<boolean>
 }

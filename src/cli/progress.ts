@@ -75,6 +75,8 @@ function describeLock(event: LockEvent): string | undefined {
       return `warning: the target's clock and this machine's differ by ${formatDuration(Math.abs(event.skewMs))}`
     case 'not-removed':
       return 'warning: the lock file could not be removed; it expires by itself in 150 s'
+    case 'left':
+      return 'warning: the target did not answer a change that it may still make, so the lock stays until it expires, in 150 s'
     case 'acquired':
       return undefined
   }

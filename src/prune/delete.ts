@@ -14,6 +14,8 @@ import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
 import type { BackupUrl } from '../backupstore/target-url.ts'
 import type { Collected } from './collect.ts'
 import { collectBlocks, newTally } from './collect.ts'
+import type { Sweep } from './sweep-staging.ts'
+import { sweepStaging } from './sweep-staging.ts'
 import type { PruneTools } from './tools.ts'
 import type { Held } from './under-deletion-lock.ts'
 import { underDeletionLock } from './under-deletion-lock.ts'
@@ -49,7 +51,8 @@ export async function deleteBackup(
     if (!('unreadable' in found)) await refuseLive(found, held)
     await removeConfig(store, name, held)
 
-    const { collected, blocksKept } = await collect(found, store, { ...held, minAgeMs, stop })
+    const collecting: Collecting = { ...held, store, run: tools.run, dryRun: false, minAgeMs, stop }
+    const { collected, blocksKept } = await collect(found, collecting)
     if (blocksKept !== null) observer.warn(`the backup is deleted, its blocks stay: ${blocksKept}`)
     return {
       url: text,
@@ -118,7 +121,7 @@ const notFound = (name: string) =>
     details: { name },
   })
 
-interface Collecting extends Held {
+interface Collecting extends Sweep {
   readonly minAgeMs: number
   /** Whoever stops the run wants it to end as interrupted, whatever it did until then. */
   readonly stop: AbortSignal
@@ -127,12 +130,11 @@ interface Collecting extends Held {
 /** The backup is gone by now: what keeps its blocks from being collected is told, not thrown. */
 async function collect(
   found: StoredBackup | Unreadable,
-  store: PruneStore,
-  { minAgeMs, stop, ...held }: Collecting,
+  { minAgeMs, stop, ...sweep }: Collecting,
 ): Promise<{ collected: Collected; blocksKept: string | null }> {
   const collected = newTally()
   try {
-    await store.removeEmptyFolders?.(CONFIGS_PREFIX, { minAgeMs: 0 })
+    await sweep.store.removeEmptyFolders?.(CONFIGS_PREFIX, { minAgeMs: 0 })
     if ('unreadable' in found) {
       const blocksKept = `its config could not be read: ${found.unreadable}. gc finds them`
       return { collected, blocksKept }
@@ -141,8 +143,9 @@ async function collect(
     const among = new BlockTable(blocks.length)
     for (let entry = 0; entry < blocks.length; entry++) among.setEntry(blocks, entry, 0)
     if (among.size > 0) {
+      await sweepStaging(sweep)
       const gone = new Set([found.info.key])
-      const all = { ...held, store, minAgeMs, dryRun: false, gone, allowEmpty: true, among }
+      const all = { ...sweep, minAgeMs, gone, allowEmpty: true, among }
       await collectBlocks(all, collected)
     }
     return { collected, blocksKept: null }

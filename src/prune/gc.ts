@@ -1,26 +1,23 @@
 /** Collecting garbage: what dead runs left behind, and blocks that no backup refers to. */
 import { isDroverError } from '../lib/errors.ts'
 import { CONFIG_UNREADABLE, listConfigs, readFacts } from '../backupstore/catalog.ts'
-import type { Key, RunId } from '../backupstore/layout.ts'
+import type { Key } from '../backupstore/layout.ts'
 import {
   IMAGES_PREFIX,
   LOCKS_PREFIX,
   STAGING_PREFIX,
   configKey,
   isLockKey,
-  lockKey,
   nameOfConfigKey,
-  runOfStagingKey,
 } from '../backupstore/layout.ts'
 import { LOCK_EXPIRY_MS } from '../backupstore/lock-file.ts'
 import type { BackupName } from '../backupstore/names.ts'
 import { isReadableName } from '../backupstore/names.ts'
-import type { PruneStore } from '../backupstore/object-store.ts'
 import { isDeadPlaceholder } from '../backupstore/placeholder.ts'
 import { collectBlocks } from './collect.ts'
-import { removeMany } from './remove-many.ts'
+import type { Sweep } from './sweep-staging.ts'
+import { removeUnlessDry, sweepStaging } from './sweep-staging.ts'
 import type { PruneTools } from './tools.ts'
-import type { Held } from './under-deletion-lock.ts'
 import { underDeletionLock } from './under-deletion-lock.ts'
 
 export interface GcRequest {
@@ -94,19 +91,6 @@ export async function collectGarbage(
   })
 }
 
-interface Sweep extends Held {
-  readonly store: PruneStore
-  readonly run: RunId
-  readonly dryRun: boolean
-}
-
-async function removeUnlessDry(sweep: Sweep, keys: readonly Key[]): Promise<void> {
-  const { store, signal, dryRun, mayRemove } = sweep
-  if (dryRun || keys.length === 0) return
-  const { failure } = await removeMany(store, keys, { before: mayRemove, signal })
-  if (failure) throw failure
-}
-
 /** @returns the names of placeholders whose writers are dead */
 async function sweepPlaceholders(sweep: Sweep): Promise<BackupName[]> {
   const { store, lock, signal, seenBefore } = sweep
@@ -124,46 +108,6 @@ async function sweepPlaceholders(sweep: Sweep): Promise<BackupName[]> {
     names.push(name)
   }
   return names
-}
-
-/** What one run staged. */
-interface Staged {
-  readonly keys: Key[]
-  bytes: number
-  newestMs: number
-}
-
-/** Files of runs whose lock expired, or that have no lock and gave no sign of life for as long. */
-async function sweepStaging(sweep: Sweep): Promise<{ files: number; bytes: number }> {
-  const { store, lock, signal } = sweep
-  let files = 0
-  let bytes = 0
-  for (const [owner, staged] of await stagedByRun(sweep)) {
-    const ownLock = await store.stat(lockKey(owner), { signal })
-    const lastSign = ownLock?.modifiedAtMs ?? staged.newestMs
-    if (lock.serverNowMs() - lastSign <= LOCK_EXPIRY_MS) continue
-    await removeUnlessDry(sweep, staged.keys)
-    files += staged.keys.length
-    bytes += staged.bytes
-  }
-  return { files, bytes }
-}
-
-/** All runs but our own. One that died over a large image leaves a hundred thousand files. */
-async function stagedByRun({ store, run, signal }: Sweep): Promise<Map<RunId, Staged>> {
-  const runs = new Map<RunId, Staged>()
-  for await (const page of store.list(STAGING_PREFIX, { signal })) {
-    for (const { key, sizeBytes, modifiedAtMs } of page) {
-      const owner = runOfStagingKey(key)
-      if (owner === undefined || owner === run) continue
-      const staged = runs.get(owner) ?? { keys: [], bytes: 0, newestMs: Number.NEGATIVE_INFINITY }
-      staged.keys.push(key)
-      staged.bytes += sizeBytes
-      staged.newestMs = Math.max(staged.newestMs, modifiedAtMs)
-      runs.set(owner, staged)
-    }
-  }
-  return runs
 }
 
 async function sweepLocks(sweep: Sweep): Promise<number> {

@@ -141,10 +141,11 @@ async function writeBlocks(
       const bytes = slot.raw.subarray(0, length)
       const there = await repeats.placeOf(piece, laneSignal)
       if (there !== undefined) await writer.read(bytes, there)
-      // what was proven once may have been spoilt on this disk
-      const again =
-        there !== undefined && provenBy === 'id' && (await compute.identify(slot, length)) !== id
-      if (there === undefined || again) {
+      if (there !== undefined && provenBy === 'id') {
+        // what was proven once must not have been spoilt on this disk
+        if ((await compute.identify(slot, length)) !== id) throw spoilt(writer.file, there)
+      }
+      if (there === undefined) {
         const found = await limit(() => readBlockSurely(reader, id, length, slot, laneSignal))
         if (found.state !== 'good') throwBadBlock(found, id, offset)
       }
@@ -158,6 +159,13 @@ async function writeBlocks(
   })
   return hash?.digest()
 }
+
+const spoilt = (file: string, offset: number): DroverError =>
+  new DroverError(
+    'FILE_UNWRITABLE',
+    `${file} cannot be written: its disk gave back other bytes at offset ${offset} than were written there a moment ago`,
+    { details: { file, offset } },
+  )
 
 function requireProof(
   backup: Backup,

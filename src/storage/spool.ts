@@ -34,6 +34,7 @@ export const withSpool = (store: ObjectStore, options: SpoolOptions): ObjectStor
 
 interface Waiting {
   readonly key: Key
+  readonly file: FileHandle | undefined
   readonly length: number
   readonly md5: string | undefined
   /** Where it lies in the file, or the bytes themselves when the file could not take them. */
@@ -46,32 +47,32 @@ async function openSpool(
   { concurrency, folder = tmpdir(), maxBytes = MAX_BYTES }: SpoolOptions,
 ): Promise<StagingArea> {
   let room = await roomIn(folder, maxBytes)
-  let file: Promise<FileHandle> | undefined
+  let opening: Promise<FileHandle> | undefined
+  let adding = 0
   let end = 0
   let waiting: Waiting[] = []
 
-  const write = async (bytes: Uint8Array): Promise<number | Buffer> => {
+  const write = async (bytes: Uint8Array): Promise<Pick<Waiting, 'file' | 'at'>> => {
     const at = end
     end += bytes.length
     room -= bytes.length
     try {
-      file ??= openNameless(folder)
-      const handle = await file
+      opening ??= openNameless(folder)
+      const file = await opening
       for (let done = 0; done < bytes.length;) {
         const left = bytes.length - done
-        done += (await handle.write(bytes, done, left, at + done)).bytesWritten
+        done += (await file.write(bytes, done, left, at + done)).bytesWritten
       }
-      return at
+      return { file, at }
     } catch {
       room = 0 // no more; this one is kept
-      return Buffer.from(bytes)
+      return { file: undefined, at: Buffer.from(bytes) }
     }
   }
-  const read = async ({ at, length }: Waiting, into: Buffer): Promise<Buffer> => {
+  const read = async ({ file, at, length }: Waiting, into: Buffer): Promise<Buffer> => {
     if (typeof at !== 'number') return at
-    const handle = await file
     for (let done = 0; done < length;) {
-      const read = await handle?.read(into, done, length - done, at + done)
+      const read = await file?.read(into, done, length - done, at + done)
       if (!read?.bytesRead)
         throw new DroverError('INTERNAL', 'a file without a name became shorter')
       done += read.bytesRead
@@ -79,9 +80,9 @@ async function openSpool(
     return into.subarray(0, length)
   }
   const close = async () => {
-    const handle = await file?.catch(() => undefined)
-    file = undefined
-    await handle?.close()
+    const file = await opening?.catch(() => undefined)
+    opening = undefined
+    await file?.close()
   }
 
   /** @returns false when something whole is there and stays */
@@ -105,8 +106,13 @@ async function openSpool(
     hasRoom: () => room > 0,
 
     async add(key, bytes, options) {
-      const at = await write(bytes)
-      waiting.push({ key, length: bytes.length, md5: options?.md5, at })
+      adding += 1
+      try {
+        const where = await write(bytes)
+        waiting.push({ key, length: bytes.length, md5: options?.md5, ...where })
+      } finally {
+        adding -= 1
+      }
     },
 
     async publish(before, { signal = new AbortController().signal } = {}) {
@@ -122,7 +128,8 @@ async function openSpool(
         const isNew = await put(object, lane, { before, signal: laneSignal })
         ;(isNew ? created : existed).push(object.key)
       })
-      if (waiting.length === 0) await close()
+      // one that is being added lies in this file, too
+      if (waiting.length === 0 && adding === 0) await close()
       return { created, existed }
     },
 
