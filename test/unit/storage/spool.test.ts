@@ -155,4 +155,22 @@ describe('a spool', () => {
     assert.deepEqual(await area.publish(never), { created: [], existed: [] })
     assert.equal(objects.size, 2)
   })
+
+  it('gives every block its own bytes, however adding and publishing go side by side', async (t) => {
+    const { area, objects } = await spool(t)
+    const blocks = Array.from({ length: 60 }, (_, n) => noise(n, 200_000 + n))
+    const adding = blocks.map(async (bytes, n) => {
+      for (let turns = n % 7; turns > 0; turns--) await new Promise(setImmediate)
+      await area.add(key(n), bytes)
+    })
+    for (let times = 0; times < 40; times++) {
+      await area.publish(never)
+      await new Promise(setImmediate)
+    }
+    await Promise.all(adding)
+    await area.publish(never)
+    for (const [n, bytes] of blocks.entries()) {
+      assert.ok(objects.get(key(n))?.bytes.equals(bytes), `block ${n}`)
+    }
+  })
 })
