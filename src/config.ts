@@ -153,8 +153,18 @@ function encryption(env: Environment): Encryption | undefined {
   throw invalid('DROVER_S3_SSE', '"AES256" or "aws:kms"', kind)
 }
 
+/** Storage classes whose objects are read only after hours, when they were asked for. */
+const ARCHIVES = ['GLACIER', 'DEEP_ARCHIVE']
+
 function storageClass(env: Environment): string | undefined {
   const name = get(env, 'DROVER_S3_STORAGE_CLASS')
+  if (name !== undefined && ARCHIVES.includes(name)) {
+    throw invalid(
+      'DROVER_S3_STORAGE_CLASS',
+      'a class whose objects can be read at once, as blocks must be (GLACIER_IR is one)',
+      name,
+    )
+  }
   if (name === undefined || /^[A-Z][A-Z0-9_]*$/.test(name)) return name
   throw invalid('DROVER_S3_STORAGE_CLASS', 'the name of a storage class, as in STANDARD_IA', name)
 }

@@ -4,6 +4,7 @@ import { open } from 'node:fs/promises'
 import type { FileHandle } from 'node:fs/promises'
 import { DroverError, systemCode, throwIfAborted } from '../../lib/errors.ts'
 import type { Key } from '../../backupstore/layout.ts'
+import { askAgain } from './ask-again.ts'
 import { isAbsent, readError } from './fs-errors.ts'
 import type { StorePaths } from './paths.ts'
 import { unsafe } from './paths.ts'
@@ -17,7 +18,7 @@ export async function openFile(paths: StorePaths, key: Key): Promise<FileHandle 
   try {
     // without O_NONBLOCK a pipe that lies in a hostile store would be waited for
     const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
-    const handle = await open(path, flags)
+    const handle = await askAgain(() => open(path, flags))
     if ((await handle.stat()).isFile()) return handle
     await handle.close()
   } catch (error) {

@@ -2,6 +2,7 @@
 import { chmod, chown, lstat, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { systemCode, throwIfAborted } from '../../lib/errors.ts'
+import { askAgain } from './ask-again.ts'
 import { isAbsent } from './fs-errors.ts'
 import { unsafe } from './paths.ts'
 
@@ -49,7 +50,7 @@ export async function makeFolders(
   for (const segment of folder.slice(root.length + 1).split('/')) {
     const parent = at
     at = join(at, segment)
-    const stats = await lstat(at).catch((error: unknown) => {
+    const stats = await askAgain(() => lstat(at)).catch((error: unknown) => {
       if (isAbsent(error)) return undefined
       throw error
     })
@@ -106,8 +107,8 @@ export async function removeEmptyBelow(
     throwIfAborted(options.signal)
     options.alive?.()
     // the age is that from before we changed anything in it
-    const stats = await lstat(path)
-    const entries = await readdir(path, { withFileTypes: true })
+    const stats = await askAgain(() => lstat(path))
+    const entries = await askAgain(() => readdir(path, { withFileTypes: true }))
     let left = entries.length
     for (const entry of entries) {
       if (entry.isDirectory() && (await visit(join(path, entry.name)))) left -= 1

@@ -18,6 +18,7 @@ import type {
   PutResult,
   WriteCallOptions,
 } from '../../backupstore/object-store.ts'
+import { askAgain } from './ask-again.ts'
 import { removeEmptyBelow, removeEmptyUpwards } from './folders.ts'
 import { isAbsent, readError, targetError } from './fs-errors.ts'
 import { chunksOf, openFile, readFully } from './files.ts'
@@ -42,6 +43,7 @@ export interface FsStore extends ObjectStore {
     prefix: Key,
     options: CallOptions & WithAlive & { minAgeMs: number; dryRun?: boolean },
   ): Promise<number>
+  close(options?: WithAlive): Promise<void>
 }
 
 export interface FsStoreOptions {
@@ -124,7 +126,7 @@ export async function openFsStore(
     const path = await paths.inside(key)
     if (path === undefined) return undefined
     try {
-      const stats = await lstat(path, { bigint: true })
+      const stats = await askAgain(() => lstat(path, { bigint: true }))
       return stats.isFile() ? infoOf(key, stats) : undefined
     } catch (error) {
       if (isAbsent(error)) return undefined
@@ -228,6 +230,6 @@ export async function openFsStore(
         })
       }),
 
-    close: () => attempt('tidying up', () => staging.close()),
+    close: ({ alive } = {}) => attempt('tidying up', () => staging.close(alive)),
   }
 }

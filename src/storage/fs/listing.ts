@@ -5,6 +5,7 @@ import { basename, join } from 'node:path'
 import { throwIfAborted } from '../../lib/errors.ts'
 import type { Key } from '../../backupstore/layout.ts'
 import type { ObjectInfo } from '../../backupstore/object-store.ts'
+import { askAgain } from './ask-again.ts'
 import { isAbsent } from './fs-errors.ts'
 import type { StorePaths } from './paths.ts'
 
@@ -41,10 +42,12 @@ async function readFolder(
 ): Promise<{ files: ObjectInfo[]; below: Key[] }> {
   const path = paths.ofPrefix(prefix)
   if (!(await paths.folderExists(path, prefix))) return { files: [], below: [] }
-  const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
-    if (isAbsent(error)) return [] // removed since
-    throw error
-  })
+  const entries = await askAgain(() => readdir(path, { withFileTypes: true })).catch(
+    (error: unknown) => {
+      if (isAbsent(error)) return [] // removed since
+      throw error
+    },
+  )
   const found = entries.filter((entry) => !entry.isDirectory())
   const files = await Promise.all(found.map(({ name }) => statFile(path, `${prefix}${name}`)))
   return {
@@ -55,7 +58,8 @@ async function readFolder(
 
 async function statFile(folder: string, key: Key): Promise<ObjectInfo | undefined> {
   try {
-    const stats = await lstat(join(folder, basename(key)), { bigint: true })
+    const path = join(folder, basename(key))
+    const stats = await askAgain(() => lstat(path, { bigint: true }))
     return stats.isFile() ? infoOf(key, stats) : { ...infoOf(key, stats), notPlain: true }
   } catch (error) {
     if (isAbsent(error)) return undefined

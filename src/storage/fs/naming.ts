@@ -7,6 +7,7 @@ import type { Stats } from 'node:fs'
 import { lstat, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { systemCode } from '../../lib/errors.ts'
+import { askAgain } from './ask-again.ts'
 import { isAbsent } from './fs-errors.ts'
 import type { LastCheck } from './last-check.ts'
 import { lastly } from './last-check.ts'
@@ -55,7 +56,7 @@ function tryLink(staged: string, path: string): string | undefined {
 /** Absent is one answer; everything else that goes wrong is thrown. */
 export async function statIfThere(path: string): Promise<Stats | undefined> {
   try {
-    return await lstat(path)
+    return await askAgain(() => lstat(path))
   } catch (error) {
     if (isAbsent(error)) return undefined
     throw error
@@ -72,8 +73,7 @@ export const placeOver = (staged: string, path: string, check: LastCheck): Promi
  */
 export async function removeFile(path: string, check: LastCheck | undefined): Promise<boolean> {
   try {
-    if (!check) await unlink(path)
-    else await lastly(check, [path], () => unlinkSync(path))
+    await askAgain(() => (check ? lastly(check, [path], () => unlinkSync(path)) : unlink(path)))
     return true
   } catch (error) {
     if (isAbsent(error)) return false

@@ -5,6 +5,7 @@
 import { realpath } from 'node:fs/promises'
 import { join, posix } from 'node:path'
 import { DroverError, systemCode } from '../../lib/errors.ts'
+import { askAgain } from './ask-again.ts'
 
 export class StorePaths {
   /** The target's folder with all links resolved. */
@@ -43,7 +44,7 @@ export class StorePaths {
   async folderExists(folder: string, key: string): Promise<boolean> {
     let real: string
     try {
-      real = await realpath(folder)
+      real = await askAgain(() => realpath(folder))
     } catch (error) {
       if (systemCode(error) === 'ENOENT') return false
       if (systemCode(error) === 'ELOOP') throw unsafe(key, 'a link stands in its way', error)

@@ -1,8 +1,9 @@
 /** Staged files that are flushed and published together. */
 import type { Stats } from 'node:fs'
-import { open, rm, unlink } from 'node:fs/promises'
+import { open, unlink } from 'node:fs/promises'
 import pLimit from 'p-limit'
 import type { Key } from '../../backupstore/layout.ts'
+import { throwIfAborted } from '../../lib/errors.ts'
 import type { CallOptions, Published, StagingArea } from '../../backupstore/object-store.ts'
 import { isAbsent, targetError } from './fs-errors.ts'
 import type { LastCheck } from './last-check.ts'
@@ -23,6 +24,8 @@ export interface FsStagingArea extends StagingArea {
   ): Promise<Published>
   /** Drops what was added last under a key and not published. */
   drop(key: Key): Promise<void>
+  /** After the publication that goes on, if any: that may leave something. */
+  discard(options?: { readonly alive?: () => void }): Promise<void>
 }
 
 export interface StagingAreaOptions {
@@ -45,6 +48,7 @@ export function stagingArea(
   const flushing = pLimit(FLUSHERS)
   const placing = pLimit(placers)
   let waiting: Staged[] = []
+  let publishing: Promise<unknown> = Promise.resolve()
 
   const flushFile = async (path: string): Promise<void> => {
     const handle = await open(path, 'r')
@@ -54,15 +58,73 @@ export function stagingArea(
       await handle.close()
     }
   }
-  const remove = ({ path }: Staged): Promise<void> => rm(path, { force: true })
   /** The names in staging of what has its real one now, or is not needed. */
-  const removeNames = async (names: readonly Staged[]): Promise<void> => {
+  const removeNames = async (names: readonly Staged[], alive: () => void): Promise<void> => {
     const removeName = async ({ path }: Staged): Promise<void> => {
       await unlink(path).catch((error: unknown) => {
         if (!isAbsent(error)) throw error
       })
+      alive()
     }
     await Promise.all(names.map((staged) => flushing(() => removeName(staged))))
+  }
+
+  const publishBatch = async (
+    batch: readonly Staged[],
+    beforeEach: LastCheck,
+    { signal, alive = quietly }: CallOptions & { readonly alive?: () => void } = {},
+  ): Promise<Published> => {
+    const created: Key[] = []
+    const existed: Key[] = []
+    const placed = new Set<Staged>()
+    const failures: unknown[] = []
+    const check = untilFirst(failures, beforeEach)
+    const flush = async ({ path }: Staged): Promise<void> => {
+      throwIfAborted(signal)
+      await flushFile(path)
+      alive()
+    }
+    const place = async (staged: Staged): Promise<void> => {
+      const { key, path } = staged
+      const mayReplace = async (there: Stats) =>
+        !there.isFile() || !(await isWhole(key, there.size))
+      try {
+        if (failures.length > 0) return
+        throwIfAborted(signal)
+        const isNew = await staging.place(path, key, mayReplace, check)
+        placed.add(staged)
+        ;(isNew ? created : existed).push(key)
+        alive()
+      } catch (error) {
+        failures.push(error)
+      }
+    }
+    try {
+      await Promise.all(batch.map((staged) => flushing(() => flush(staged))))
+      // looking up names goes faster in folders that do not change meanwhile
+      if (placers > 1) {
+        await staging.makeFoldersFor(
+          batch.map(({ key }) => key),
+          alive,
+        )
+      }
+      await Promise.all(batch.map((staged) => placing(() => place(staged))))
+      if (failures.length > 0) throw failures[0]
+      await removeNames(batch, alive)
+      await staging.flushNames(alive)
+    } catch (error) {
+      await removeNames([...placed], alive).catch(() => undefined)
+      const left = batch.filter((staged) => !placed.has(staged))
+      if (placers > 1) {
+        for (const { key } of left) {
+          await staging.removeEmptyFolderOf(key)
+          alive()
+        }
+      }
+      waiting = [...left, ...waiting] // for `discard`
+      throw targetError(error, 'publishing blocks')
+    }
+    return { created, existed }
   }
 
   return {
@@ -78,61 +140,29 @@ export function stagingArea(
       }
     },
 
-    async publish(beforeEach, { alive } = {}) {
+    publish(beforeEach, options) {
       const batch = waiting
       waiting = []
-      const created: Key[] = []
-      const existed: Key[] = []
-      const placed = new Set<Staged>()
-      const failures: unknown[] = []
-      const check = untilFirst(failures, asLastCheck(beforeEach))
-      const flush = async ({ path }: Staged): Promise<void> => {
-        await flushFile(path)
-        alive?.()
-      }
-      const place = async (staged: Staged): Promise<void> => {
-        const { key, path } = staged
-        const mayReplace = async (there: Stats) =>
-          !there.isFile() || !(await isWhole(key, there.size))
-        try {
-          if (failures.length > 0) return
-          const isNew = await staging.place(path, key, mayReplace, check)
-          placed.add(staged)
-          ;(isNew ? created : existed).push(key)
-        } catch (error) {
-          failures.push(error)
-        }
-      }
-      try {
-        await Promise.all(batch.map((staged) => flushing(() => flush(staged))))
-        // looking up names goes faster in folders that do not change meanwhile
-        if (placers > 1) await staging.makeFoldersFor(batch.map(({ key }) => key))
-        await Promise.all(batch.map((staged) => placing(() => place(staged))))
-        if (failures.length > 0) throw failures[0]
-        await removeNames(batch)
-        await staging.flushNames()
-      } catch (error) {
-        await removeNames([...placed]).catch(() => undefined)
-        const left = batch.filter((staged) => !placed.has(staged))
-        if (placers > 1) for (const { key } of left) await staging.removeEmptyFolderOf(key)
-        waiting = [...left, ...waiting] // for `discard`
-        throw targetError(error, 'publishing blocks')
-      }
-      return { created, existed }
+      const work = publishBatch(batch, asLastCheck(beforeEach), options)
+      publishing = Promise.allSettled([publishing, work])
+      return work
     },
 
     async drop(key) {
       const at = waiting.findLastIndex((staged) => staged.key === key)
-      for (const staged of waiting.splice(at, at < 0 ? 0 : 1)) await remove(staged)
+      await removeNames(waiting.splice(at, at < 0 ? 0 : 1), quietly)
     },
 
-    async discard() {
+    async discard({ alive = quietly } = {}) {
+      await publishing
       const batch = waiting
       waiting = []
-      for (const staged of batch) await remove(staged)
+      await removeNames(batch, alive)
     },
   }
 }
+
+const quietly = (): void => undefined
 
 /** After the first failure nothing more is allowed; what was allowed before may still appear. */
 function untilFirst(failures: unknown[], { ahead, now }: LastCheck): LastCheck {

@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs'
 import type { Stats } from 'node:fs'
-import { lstat, open, rm, unlink, writeFile } from 'node:fs/promises'
+import { lstat, open, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import pLimit from 'p-limit'
 import { DroverError, throwIfAborted } from '../../lib/errors.ts'
@@ -18,6 +18,7 @@ import { isAbsent } from './fs-errors.ts'
 import type { LastCheck } from './last-check.ts'
 import { placeNew, placeOver, statIfThere } from './naming.ts'
 import type { StorePaths } from './paths.ts'
+import { removeTree } from './remove-tree.ts'
 import type { Root } from './root.ts'
 
 /** Flushes at once: enough for a file system to put many into one commit of its journal. */
@@ -127,7 +128,7 @@ export class Staging {
   }
 
   /** Makes the folders of objects to be placed. Those that stay empty have to go again. */
-  async makeFoldersFor(keys: readonly Key[]): Promise<void> {
+  async makeFoldersFor(keys: readonly Key[], alive: () => void): Promise<void> {
     const like = await this.#ownership()
     const folders = new Set(keys.map((key) => dirname(this.#paths.of(key))))
     const making = pLimit(FLUSHERS)
@@ -135,6 +136,7 @@ export class Staging {
       for (const made of await makeFolders(this.#paths.root, folder, like)) {
         this.#unflushed.add(made)
       }
+      alive()
     }
     await Promise.all([...folders].map((folder) => making(() => make(folder))))
   }
@@ -145,12 +147,16 @@ export class Staging {
   }
 
   /** Makes all names that were given since the last time survive a power cut. */
-  async flushNames(): Promise<void> {
+  async flushNames(alive: () => void = () => undefined): Promise<void> {
     const folders = [...this.#unflushed]
     this.#unflushed.clear()
     const flushing = pLimit(FLUSHERS)
+    const flush = async (folder: string): Promise<void> => {
+      await flushFolder(folder)
+      alive()
+    }
     try {
-      await Promise.all(folders.map((folder) => flushing(() => flushFolder(folder))))
+      await Promise.all(folders.map((folder) => flushing(() => flush(folder))))
     } catch (error) {
       for (const folder of folders) this.#unflushed.add(folder)
       throw error
@@ -158,11 +164,11 @@ export class Staging {
   }
 
   /** Removes this run's folder, and the ones above it that are empty then. */
-  async close(): Promise<void> {
+  async close(alive: () => void = () => undefined): Promise<void> {
     clearInterval(this.#heartbeat)
     await this.#beating
     if (this.#made.size === 0 && this.#options.predecessors === 0) return
-    await rm(this.#folder, { recursive: true, force: true })
+    await removeTree(this.#folder, alive)
     const store = this.#paths.ofPrefix(STORE_PREFIX)
     await removeEmptyUpwards(dirname(this.#folder), store)
     // who only looked for a backup leaves no store behind where there was none

@@ -1,16 +1,14 @@
 /**
  * One attempt at a time to mount or unmount a target, among all helpers of this machine. The lock is
  * one on a file beside the mount point; it goes with the process that holds it, however that ends.
+ * The file stays: another process may be waiting for the lock on it.
  */
-import type { FileHandle } from 'node:fs/promises'
-import { open, stat, unlink } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { DroverError } from '../../lib/errors.ts'
 import { runProgram } from './run-program.ts'
 
-/** What the program that waits for the lock may take to say that it waited too long. */
-const MARGIN_MS = 2000
-
-const lockPath = (mountPoint: string): string => `${mountPoint}.lock`
+const { O_WRONLY, O_CREAT, O_NOFOLLOW } = constants
 
 /** Runs `work` while no other helper does there. */
 export async function alone<T>(
@@ -19,35 +17,21 @@ export async function alone<T>(
   { alive, signal }: { readonly alive: () => void; readonly signal: AbortSignal },
   work: () => Promise<T>,
 ): Promise<T> {
-  for (;;) {
-    alive()
-    const file = await open(lockPath(mountPoint), 'a', 0o600)
-    try {
-      const args = ['-w', String(stepMs / 1000), '3']
-      const options = { timeoutMs: stepMs + MARGIN_MS, signal, file: file.fd }
-      const outcome = await runProgram('flock', args, options)
-      // Without that program two may mount at once. That is seen, and costs another try.
-      if (outcome.kind !== 'missing' && !(outcome.kind === 'ended' && outcome.code === 0)) {
-        throw new DroverError(
-          'TARGET_UNREACHABLE',
-          `another process has been mounting ${source} for too long`,
-          { details: { target: source }, retryable: true },
-        )
-      }
-      if (await isAt(lockPath(mountPoint), file)) return await work()
-      // its holder removed it, and others may hold a new one
-    } finally {
-      await file.close()
+  alive()
+  const file = await open(`${mountPoint}.lock`, O_WRONLY | O_CREAT | O_NOFOLLOW, 0o600)
+  try {
+    // Our deadline and not one of its own: BusyBox has none. Without that program, or with one that
+    // cannot do it, two may mount at once; that is seen, and costs another try.
+    const outcome = await runProgram('flock', ['3'], { timeoutMs: stepMs, signal, file: file.fd })
+    if (outcome.kind === 'too-late') {
+      throw new DroverError(
+        'TARGET_UNREACHABLE',
+        `another process has been mounting ${source} for too long`,
+        { details: { target: source }, retryable: true },
+      )
     }
+    return await work()
+  } finally {
+    await file.close()
   }
-}
-
-/** For the holder, when the mount point is gone as well. */
-export async function forgetLock(mountPoint: string): Promise<void> {
-  await unlink(lockPath(mountPoint)).catch(() => undefined)
-}
-
-async function isAt(path: string, file: FileHandle): Promise<boolean> {
-  const there = await stat(path).catch(() => undefined)
-  return there?.ino === (await file.stat()).ino
 }

@@ -66,6 +66,8 @@ export function workWith(windows: WindowBuffers, stop: AbortSignal): Work {
   }
 
   const handlers: Handlers = {
+    hello: () => undefined,
+
     async open({ place, run, predecessors, grantMs }, { alive }) {
       opening = openPlace(place, { alive, signal: stop })
       try {
@@ -177,11 +179,12 @@ export function workWith(windows: WindowBuffers, stop: AbortSignal): Work {
     'stage-publish'({ area: number }, context) {
       const home = areas.get(number)
       home.publishing = context
-      return home.area.publish(askedCheck(context, working().grantMs), { alive: context.alive })
+      const { signal, alive } = context
+      return home.area.publish(askedCheck(context, working().grantMs), { signal, alive })
     },
 
-    async 'stage-discard'({ area }) {
-      await areas.get(area).area.discard()
+    async 'stage-discard'({ area }, { alive }) {
+      await areas.get(area).area.discard({ alive })
       return undefined
     },
 
@@ -190,8 +193,8 @@ export function workWith(windows: WindowBuffers, stop: AbortSignal): Work {
       return probeStep(step, { store, path, run, ...how }, signal)
     },
 
-    async close() {
-      await session?.store.close()
+    async close(_given, { alive }) {
+      await session?.store.close({ alive })
       session = undefined
       await leave()
       return undefined

@@ -5,6 +5,7 @@ import type { RunId } from '../../backupstore/layout.ts'
 import type { HelperOptions } from './helper-process.ts'
 import { HelperProcess } from './helper-process.ts'
 import type { Place } from './messages.ts'
+import { unmountLater } from './unmount-later.ts'
 
 /** Killed helpers that a server may hold up before no more are started. */
 const MOST_LINGERING = 3
@@ -25,6 +26,8 @@ export class HelperKeeper {
   #current: HelperProcess | undefined
   #opening: Promise<HelperProcess> | undefined
   #closed = false
+  /** Whether a helper was lost that may have left a mount. */
+  #hasStrayed = false
 
   constructor(options: KeeperOptions) {
     this.#options = options
@@ -52,6 +55,8 @@ export class HelperKeeper {
       if (working) await last(working)
     } finally {
       await this.#current?.end()
+      this.#forgetEnded()
+      if (this.#hasStrayed) await unmountLater(this.#options.place)
     }
   }
 
@@ -70,9 +75,13 @@ export class HelperKeeper {
     const predecessors = this.#started++
     try {
       if (this.#closed) throw new DroverError('INTERNAL', 'the target was closed')
+      // one that hung has had all the patience there is: its successor's server is asked once
+      const isNext = predecessors > 0
+      const startingPatience = LEAST_OPENING_MS / callTimeoutMs
+      if (isNext) await helper.call('hello', {}, { patience: Math.max(1, startingPatience) })
       const opening = { place, run, predecessors, windows: helper.windows.count, grantMs }
-      const patience = Math.max(OPENING_PATIENCE, LEAST_OPENING_MS / callTimeoutMs)
-      await helper.call('open', opening, { patience })
+      const patience = isNext ? 1 : Math.max(OPENING_PATIENCE, startingPatience)
+      await helper.call('open', opening, { patience, inAll: isNext })
       return helper
     } catch (error) {
       await helper.end()
@@ -82,6 +91,7 @@ export class HelperKeeper {
 
   #forgetEnded(): void {
     if (this.#current) this.#lost.push(this.#current)
+    if (this.#current?.strayed) this.#hasStrayed = true
     this.#current = undefined
     this.#lost.splice(0, this.#lost.length, ...this.#lost.filter(({ lingers }) => lingers))
   }

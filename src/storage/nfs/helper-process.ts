@@ -35,6 +35,7 @@ export class HelperProcess {
   #exited = false
   #gone: DroverError | undefined
   #lastWords = ''
+  #strayed = false
 
   static async start(options: HelperOptions): Promise<HelperProcess> {
     return new HelperProcess(await WindowPool.open(windowsFor(options.concurrency)), options)
@@ -49,6 +50,7 @@ export class HelperProcess {
     this.#exit = exit.promise
     const exited = (how: string) => {
       this.#exited = true
+      if (!this.#gone) this.#strayed = true
       this.#lose(this.#ended(how))
       exit.resolve()
     }
@@ -74,6 +76,11 @@ export class HelperProcess {
   /** Why it takes no more calls. */
   get gone(): DroverError | undefined {
     return this.#gone
+  }
+
+  /** Whether it ended, or will, without letting go of its place. */
+  get strayed(): boolean {
+    return this.#strayed
   }
 
   /** Whether it was killed and could not end yet. */
@@ -132,6 +139,7 @@ export class HelperProcess {
 
   #killGroup(): void {
     if (this.#exited || this.#child.pid === undefined) return
+    this.#strayed = true
     try {
       process.kill(-this.#child.pid, 'SIGKILL')
     } catch {

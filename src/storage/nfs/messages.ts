@@ -39,6 +39,8 @@ export interface Opening {
 
 /** What each call is given, and what it answers. */
 export interface Calls {
+  /** Whether the process runs. */
+  hello: Call<object, undefined>
   open: Call<Opening, undefined>
   stat: Call<{ key: Key }, ObjectInfo | undefined>
   /** A whole object that fits `room`, and the window. */

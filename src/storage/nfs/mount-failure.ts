@@ -80,6 +80,11 @@ export function mountFailure(outcome: Failed, source: string, deadlineMs: number
   }
 }
 
+/** Somebody else has just mounted the same there. */
+export const isMountedAlready = (outcome: Failed): boolean =>
+  outcome.kind === 'ended' &&
+  /busy or already mounted|resource busy/i.test(lastWords(outcome.output))
+
 export const noMountProgram = (source: string): DroverError =>
   new DroverError(
     'TARGET_UNSUPPORTED',
@@ -89,7 +94,7 @@ export const noMountProgram = (source: string): DroverError =>
 export const mayNotMount = (source: string): DroverError =>
   new DroverError(
     'TARGET_UNSUPPORTED',
-    `${source} cannot be mounted: this process may not mount; run Drover as root, in a container with CAP_SYS_ADMIN, ${ELSE}`,
+    `${source} cannot be mounted: mounting needs root; run Drover as root, in a container with CAP_SYS_ADMIN, ${ELSE}`,
   )
 
 /** The last line that is about the outcome. */

@@ -1,11 +1,12 @@
 /** Mounting, holding and unmounting a share; in the helper, because any of it may hang. */
-import { mkdir, readFile, realpath, rmdir, stat } from 'node:fs/promises'
+import { readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DroverError, systemCode } from '../../lib/errors.ts'
 import { targetError } from '../fs/fs-errors.ts'
-import { alone, forgetLock } from './alone.ts'
+import { alone } from './alone.ts'
 import type { Place } from './messages.ts'
-import { mayNotMount, mountFailure, noMountProgram } from './mount-failure.ts'
+import { isMountedAlready, mayNotMount, mountFailure, noMountProgram } from './mount-failure.ts'
+import { makeMountDir, makeMountPoint } from './mount-folders.ts'
 import { deviceName, isShare, mountedAt } from './mountinfo.ts'
 import { runProgram } from './run-program.ts'
 
@@ -29,71 +30,74 @@ const TRIES = 4
 const TIDY_MS = 5000
 const CAP_SYS_ADMIN = 21n
 
-/** @throws DroverError TARGET_* */
+type Entered = 'in' | 'stale' | 'gone'
+
+/** @throws DroverError TARGET_*, INVALID_CONFIG */
 export async function mountShare(place: NfsPlace, opening: Opening): Promise<Share> {
+  if (!(await mayMount())) throw mayNotMount(place.source)
   const mountPoint = join(await makeMountDir(place.mountDir), place.name)
-  let isStale = false
-  for (let tries = 1; tries <= TRIES; tries++) {
-    const entered = await alone(mountPoint, place, opening, async () => {
-      if (isStale) await runProgram('umount', ['-l', mountPoint], { timeoutMs: place.stepMs })
-      let how: 'in' | 'stale' | 'gone' = 'gone'
-      try {
-        await mountUnlessMounted(place, mountPoint, opening)
-        how = await enter(place, mountPoint, opening)
-        return how
-      } finally {
-        if (how !== 'in') await unmount(mountPoint, TIDY_MS)
-      }
-    })
-    if (entered === 'in') return { path: mountPoint, close: () => leave(place, mountPoint) }
-    if (entered === 'stale' && isStale) break
-    isStale = entered === 'stale'
+  let entered: Entered = 'gone'
+  for (let tries = 1; entered === 'gone' && tries <= TRIES; tries++) {
+    entered = await alone(mountPoint, place, opening, () => repaired(place, mountPoint, opening))
   }
+  if (entered === 'in') return { path: mountPoint, close: () => leave(place, mountPoint) }
   throw new DroverError(
     'TARGET_UNREACHABLE',
-    isStale
+    entered === 'stale'
       ? `${place.source} is not the share any more that was mounted, each time it is mounted`
       : `${place.source} was mounted and is not there: is somebody else unmounting it?`,
     { details: { target: place.source }, retryable: true },
   )
 }
 
-async function leave(place: NfsPlace, mountPoint: string): Promise<void> {
-  process.chdir('/')
-  const opening = { alive: () => undefined, signal: AbortSignal.timeout(place.stepMs) }
-  await alone(mountPoint, place, opening, () => unmount(mountPoint, place.stepMs))
+/** In the section in which it was found stale: nobody else mounts or enters it in between. */
+async function repaired(place: NfsPlace, mountPoint: string, opening: Opening): Promise<Entered> {
+  const entered = await mountAndEnter(place, mountPoint, opening)
+  if (entered !== 'stale') return entered
+  // those who stand in the old one keep it
+  if (await isMounted(place, mountPoint)) {
+    await runProgram('umount', ['-l', mountPoint], { timeoutMs: place.stepMs })
+  }
+  return mountAndEnter(place, mountPoint, opening)
 }
 
-async function makeMountDir(folder: string): Promise<string> {
+async function mountAndEnter(
+  place: NfsPlace,
+  mountPoint: string,
+  opening: Opening,
+): Promise<Entered> {
+  let entered: Entered = 'gone'
   try {
-    await mkdir(folder, { recursive: true, mode: 0o700 })
-    // the kernel lists mounts by their real paths
-    return await realpath(folder)
-  } catch (cause) {
-    throw new DroverError(
-      'INVALID_CONFIG',
-      `${folder} cannot be made to mount shares in (${systemCode(cause) ?? String(cause)}): expected a place for a folder in DROVER_MOUNT_DIR`,
-      { details: { folder }, cause },
-    )
+    const wasMounted = await mountUnlessMounted(place, mountPoint, opening)
+    return (entered = await enter(place, mountPoint, opening, wasMounted))
+  } finally {
+    if (entered !== 'in') await unmount(place, mountPoint, TIDY_MS)
   }
 }
 
+async function leave(place: NfsPlace, mountPoint: string): Promise<void> {
+  process.chdir('/')
+  const opening = { alive: () => undefined, signal: AbortSignal.timeout(place.stepMs) }
+  await alone(mountPoint, place, opening, () => unmount(place, mountPoint, place.stepMs))
+}
+
+/** @returns whether it was mounted already */
 async function mountUnlessMounted(
   place: NfsPlace,
   mountPoint: string,
   opening: Opening,
-): Promise<void> {
+): Promise<boolean> {
+  if (await isMounted(place, mountPoint)) return true
   const there = await mountedAt(mountPoint)
-  if (there && isShare(there) && there.source === place.source) return
   if (there) {
     throw new DroverError(
       'TARGET_UNSUPPORTED',
       `${place.source} cannot be mounted: ${there.source} is mounted at ${mountPoint}`,
     )
   }
-  if (!(await mayMount())) throw mayNotMount(place.source)
-  await mkdir(mountPoint, { recursive: true, mode: 0o700 })
+  await makeMountPoint(mountPoint, place.mountDir)
   await mount(place, mountPoint, opening)
+  return false
 }
 
 async function mount(
@@ -108,6 +112,7 @@ async function mount(
     const outcome = await runProgram('mount.nfs4', args, { timeoutMs: stepMs, signal })
     if (outcome.kind === 'missing') throw noMountProgram(source)
     if (outcome.kind === 'ended' && outcome.code === 0) return
+    if (isMountedAlready(outcome)) return // `enter` looks whether it is
     const { error, otherVersion } = mountFailure(outcome, source, stepMs)
     if (!otherVersion || index === attempts.length - 1) throw error
   }
@@ -118,7 +123,8 @@ async function enter(
   place: NfsPlace,
   mountPoint: string,
   { alive }: Opening,
-): Promise<'in' | 'stale' | 'gone'> {
+  wasMounted: boolean,
+): Promise<Entered> {
   alive()
   try {
     process.chdir(mountPoint)
@@ -129,18 +135,25 @@ async function enter(
     return 'gone'
   } catch (error) {
     process.chdir('/')
-    if (systemCode(error) === 'ESTALE') return 'stale'
+    // what the kernel says of a share that was replaced depends on how it finds out
+    if (systemCode(error) === 'ESTALE' || (wasMounted && systemCode(error) === 'EIO'))
+      return 'stale'
     if (systemCode(error) === 'ENOENT') return 'gone'
     throw targetError(error, `entering ${place.source}`)
   }
 }
 
-/** A mount that is used by others stays: the last one to leave it succeeds. */
-async function unmount(mountPoint: string, timeoutMs: number): Promise<void> {
-  if (await mountedAt(mountPoint)) await runProgram('umount', [mountPoint], { timeoutMs })
-  if (await mountedAt(mountPoint)) return
-  await rmdir(mountPoint).catch(() => undefined)
-  await forgetLock(mountPoint)
+/**
+ * A mount that is used by others stays: the last one to leave it succeeds. The empty folder stays as
+ * well: removing it would take down what is mounted there in other mount namespaces.
+ */
+async function unmount(place: NfsPlace, mountPoint: string, timeoutMs: number): Promise<void> {
+  if (await isMounted(place, mountPoint)) await runProgram('umount', [mountPoint], { timeoutMs })
+}
+
+async function isMounted({ source }: NfsPlace, mountPoint: string): Promise<boolean> {
+  const there = await mountedAt(mountPoint)
+  return there !== undefined && isShare(there) && there.source === source
 }
 
 async function mayMount(): Promise<boolean> {

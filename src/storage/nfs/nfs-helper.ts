@@ -19,13 +19,13 @@ const server = serve(work.handlers, (message: FromHelper) => {
   process.send?.(message, undefined, {}, () => undefined)
 })
 
+/** `process.exit` would wait for threads, and one may be waiting for a dead server. */
+const end = () => process.kill(process.pid, 'SIGKILL')
+
 process.on('message', (message: ToHelper) => server.receive(message))
 process.on('disconnect', () => {
   server.stop()
   gone.abort()
-  setTimeout(() => process.exit(), LEAVING_MS)
-  work.leave().then(
-    () => process.exit(),
-    () => process.exit(),
-  )
+  setTimeout(end, LEAVING_MS)
+  work.leave().then(end, end)
 })

@@ -15,17 +15,17 @@ const DEFAULTS = ['4.2', '4.1', '4.0'].map(
   (version) => `nfsvers=${version},actimeo=1,soft,timeo=300,retry=2`,
 )
 
-/** An old listing may lack another's lock: what the options say of attributes, or no more than 1 s. */
+/** An old listing may lack another's lock. What the options say of it comes after, and overrides it. */
 const FRESH = 'actimeo=1'
-const ABOUT_ATTRIBUTES = /^(ac|noac|actimeo=.*|ac(reg|dir)(min|max)=.*)$/
 
 /** A store needs neither programs nor devices. */
 const ALWAYS = 'nosuid,nodev,noexec'
 
+// `nocto` is missing: without looking at the server when a file is opened, old ones are read.
 // `hard` makes calls that cannot be ended; they end with the helper, and hold up nobody else
 const FLAGS = new Set(
   [
-    'soft hard softerr softreval nosoftreval intr nointr fg ac noac cto nocto rdirplus nordirplus',
+    'soft hard softerr softreval nosoftreval intr nointr fg ac noac cto rdirplus nordirplus',
     'fsc nofsc sharecache nosharecache resvport noresvport lock nolock tcp rdma migration',
     'nomigration trunkdiscovery notrunkdiscovery ro rw sync async atime noatime diratime',
     'nodiratime relatime norelatime strictatime lazytime nosuid nodev noexec',
@@ -89,8 +89,7 @@ const VALUES: ReadonlyMap<string, Value> = new Map([
  */
 export function mountAttempts(options: readonly string[]): readonly string[] {
   for (const option of options) checkOption(option)
-  const fresh = options.some((option) => ABOUT_ATTRIBUTES.test(option)) ? [] : [FRESH]
-  const wanted = options.length > 0 ? [[...options, ...fresh].join(',')] : DEFAULTS
+  const wanted = options.length > 0 ? [[FRESH, ...options].join(',')] : DEFAULTS
   return wanted.map((each) => `${each},${ALWAYS}`)
 }
 

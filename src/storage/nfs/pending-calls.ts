@@ -35,6 +35,8 @@ export interface CallSettings<Name extends CallName = CallName> {
   readonly unwanted?: (answer: Answer<Name>) => void
   /** How many deadlines it may take. */
   readonly patience?: number
+  /** Signs of life do not give it more time. */
+  readonly inAll?: boolean
 }
 
 export interface PendingCallsOptions {
@@ -52,6 +54,7 @@ interface Pending {
   readonly tells: Tells
   readonly turns: number
   turnsLeft: number
+  readonly inAll: boolean
   readonly done: (answer: unknown) => void
   readonly fail: (error: WireError | Error) => void
   /** Nothing is told and nothing allowed any more. */
@@ -77,7 +80,7 @@ export class PendingCalls {
   send<Name extends CallName>(
     name: Name,
     given: Given<Name>,
-    { signal, tells = {}, patience = 1, unwanted }: CallSettings<Name>,
+    { signal, tells = {}, patience = 1, inAll = false, unwanted }: CallSettings<Name>,
   ): { readonly answer: Promise<Answer<Name>>; readonly over: Promise<void> } {
     const ticket = this.#tickets++
     const over = Promise.withResolvers<void>()
@@ -93,6 +96,7 @@ export class PendingCalls {
       tells,
       turns,
       turnsLeft: turns,
+      inAll,
       givenUp: false,
       grantedMs: -Infinity,
       failure: undefined,
@@ -127,7 +131,7 @@ export class PendingCalls {
 
   receive(message: FromHelper): void {
     const pending = this.#pending.get(message.ticket)
-    if (pending) pending.turnsLeft = pending.turns
+    if (pending && !pending.inAll) pending.turnsLeft = pending.turns
     switch (message.kind) {
       case 'done':
         return pending?.done(message.answer)

@@ -2,7 +2,7 @@
  * A staging area in a helper. It lives and dies with that helper: what a helper that was killed
  * left behind cannot be told from what is half-written.
  */
-import { DroverError } from '../../lib/errors.ts'
+import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import { orAborted } from '../../lib/lanes.ts'
 import type { Key } from '../../backupstore/layout.ts'
 import type { StagingArea } from '../../backupstore/object-store.ts'
@@ -83,19 +83,23 @@ export function remoteStaging(
       })
     },
 
-    async publish(beforeEach) {
+    async publish(beforeEach, { signal } = {}) {
+      throwIfAborted(signal)
       assertNotLost()
       if (!home || home.waiting === 0) return { created: [], existed: [] }
       const from = home
       await Promise.all(from.givenUp)
       const tells = {
-        grant: beforeEach,
+        grant() {
+          throwIfAborted(signal)
+          beforeEach()
+        },
         ...(isWhole && {
           whole: ({ key, sizeBytes }: { key: Key; sizeBytes: number }) => isWhole(key, sizeBytes),
         }),
       }
       const area = await from.area
-      const published = await from.helper.call('stage-publish', { area }, { tells })
+      const published = await from.helper.call('stage-publish', { area }, { signal, tells })
       from.waiting -= published.created.length + published.existed.length
       return published
     },

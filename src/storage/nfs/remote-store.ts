@@ -17,7 +17,7 @@ import { BodyFeed } from './body-feed.ts'
 import type { KeeperOptions } from './helper-keeper.ts'
 import { HelperKeeper } from './helper-keeper.ts'
 import type { HelperProcess } from './helper-process.ts'
-import type { Answer } from './messages.ts'
+import type { Answer, Part } from './messages.ts'
 import type { Tells } from './pending-calls.ts'
 import { remoteStaging } from './remote-staging.ts'
 import { INLINE_BYTES, WINDOW_BYTES, lengthOf } from './windows.ts'
@@ -127,8 +127,10 @@ async function put(
 ): Promise<PutResult> {
   const { signal, durable = false, expect } = options
   const feed = new BodyFeed(body, signal)
+  let part: Promise<Part> | undefined
   const write = async (window?: number): Promise<PutResult> => {
-    const next = () => (window === undefined ? feed.inline() : feed.through(helper.windows, window))
+    const next = () =>
+      (part = window === undefined ? feed.inline() : feed.through(helper.windows, window))
     const given = {
       key,
       sizeBytes: body.sizeBytes,
@@ -138,7 +140,12 @@ async function put(
       ...(expect === undefined ? {} : { expect }),
     }
     const tells = { grant: grantOf(options), body: next }
-    return helper.call('put', given, { signal, tells, window })
+    try {
+      return await helper.call('put', given, { signal, tells, window })
+    } finally {
+      // a part that is still being copied has the window
+      await part?.catch(() => undefined)
+    }
   }
   try {
     return await (body.sizeBytes <= INLINE_BYTES ? write() : helper.windows.lend(signal, write))

@@ -18,6 +18,12 @@ export interface RunOptions {
   readonly file?: number
 }
 
+/** Its words are understood in English only; mount programs often lie where users' paths do not. */
+export const programEnvironment = (): NodeJS.ProcessEnv => ({
+  PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`,
+  LC_ALL: 'C',
+})
+
 export function runProgram(
   program: string,
   args: readonly string[],
@@ -27,8 +33,7 @@ export function runProgram(
     if (signal?.aborted) return reject(abortReason(signal))
     const child = spawn(program, args, {
       cwd: '/',
-      // its words are understood in English only; mount programs often lie where users' paths do not
-      env: { PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin`, LC_ALL: 'C' },
+      env: programEnvironment(),
       stdio: ['ignore', 'pipe', 'pipe', ...(file === undefined ? [] : [file])],
     })
     let output = ''

@@ -1,7 +1,9 @@
 /** The frame of every call: a deadline, cancellation, another try after a cut, errors in our words. */
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
 import { DroverError, abortReason, throwIfAborted } from '../../lib/errors.ts'
-import { s3Error } from './errors.ts'
+import { orAborted } from '../../lib/lanes.ts'
+import { credentialsError, s3Error } from './errors.ts'
 
 /** Slower than this is as good as not at all: bytes for each ms, 32 KiB/s. */
 const SLOWEST_BYTES_PER_MS = 32
@@ -14,8 +16,8 @@ export interface CallFrame {
   /** Host and bucket, for errors. */
   readonly where: string
   readonly timeoutMs: number
-  /** What a request failed with since then (`performance.now()`), and was sent again for. */
-  readonly failureSince: (ms: number) => unknown
+  /** Has credentials at hand for the requests; asks nobody while those it has are good. */
+  readonly credentials: () => Promise<unknown>
 }
 
 export interface Call {
@@ -40,21 +42,34 @@ export const openCalls =
   (call, work) =>
     run(frame, call, work)
 
+/** What the call that a request belongs to was held up by. */
+const heldUp = new AsyncLocalStorage<{ by?: unknown }>()
+
+/** Keeps what a request failed with before it is sent again: an overdue call tells the last one. */
+export function noteFailure(error: unknown): void {
+  const call = heldUp.getStore()
+  if (call) call.by = error
+}
+
 async function run<T>(
-  { where, timeoutMs, failureSince }: CallFrame,
+  { where, timeoutMs, credentials }: CallFrame,
   { doing, signal, bytes = 0 }: Call,
   work: (signal: AbortSignal, tries: number) => Promise<T>,
 ): Promise<T> {
   throwIfAborted(signal)
-  const startedMs = performance.now()
   const deadlineMs = timeoutMs + bytes / SLOWEST_BYTES_PER_MS
   const late = new AbortController()
   const timer = setTimeout(() => late.abort(), deadlineMs)
   const joined = signal ? AbortSignal.any([signal, late.signal]) : late.signal
+  const held: { by?: unknown } = {}
   try {
+    // the SDK asks for them deaf to the signal; once they are there, it asks no more
+    await orAborted(credentials(), joined).catch((error: unknown) => {
+      throw credentialsError(error, doing, where)
+    })
     for (let tries = 1; ; tries++) {
       try {
-        return await work(joined, tries)
+        return await heldUp.run(held, () => work(joined, tries))
       } catch (error) {
         if (!(error instanceof Cut)) throw error
         if (tries === TRIES || joined.aborted) throw error.cause
@@ -65,7 +80,7 @@ async function run<T>(
   } catch (error) {
     if (signal?.aborted) throw abortReason(signal)
     if (!late.signal.aborted) throw s3Error(error, doing, where)
-    throw overdue(s3Error(failureSince(startedMs) ?? error, doing, where), deadlineMs)
+    throw overdue(s3Error(held.by ?? error, doing, where), deadlineMs)
   } finally {
     clearTimeout(timer)
   }

@@ -9,7 +9,7 @@ import type { RequestCounts } from '../../backupstore/object-store.ts'
 import type { TargetUrl } from '../../backupstore/target-url.ts'
 import type { S3Settings, StorageSettings } from '../settings.ts'
 import type { During } from './call.ts'
-import { openCalls } from './call.ts'
+import { noteFailure, openCalls } from './call.ts'
 import { statusOf } from './errors.ts'
 import { BucketKeys } from './keys.ts'
 import type { Pace } from './pace.ts'
@@ -21,6 +21,8 @@ const SOCKETS_BESIDE = 4
 const MAX_CONNECT_MS = 10_000
 /** A server that is silent for this part of the deadline is asked once more. */
 const SILENCE_PART = 3
+/** Whatever the deadline: a lock that is not renewed in time to be tried again would be lost. */
+const MAX_SILENCE_MS = 20_000
 
 export type S3Target = Extract<TargetUrl, { kind: 's3' }>
 
@@ -44,7 +46,7 @@ export function openBucket(
   { s3, callTimeoutMs, concurrency }: StorageSettings,
 ): Bucket {
   const pace = openPace(concurrency)
-  const met: Met = { counts: {}, answered: false, failure: undefined, pace }
+  const met: Met = { counts: {}, answered: false, pace }
   const client = new S3Client({
     ...identity(s3, region),
     ...(s3.endpoint === undefined ? {} : { endpoint: s3.endpoint }),
@@ -57,7 +59,7 @@ export function openBucket(
     retryStrategy: retryUntilDeadline(() => met.answered),
     requestHandler: {
       connectionTimeout: Math.min(MAX_CONNECT_MS, callTimeoutMs / SILENCE_PART),
-      socketTimeout: callTimeoutMs / SILENCE_PART,
+      socketTimeout: Math.min(MAX_SILENCE_MS, callTimeoutMs / SILENCE_PART),
       ...agents(s3, concurrency + SOCKETS_BESIDE),
     },
     logger: SILENT,
@@ -74,7 +76,7 @@ export function openBucket(
     during: openCalls({
       where,
       timeoutMs: callTimeoutMs,
-      failureSince: (ms) => (met.failure && met.failure.ms >= ms ? met.failure.error : undefined),
+      credentials: () => client.config.credentials(),
     }),
     transfers: pace.transfers,
     requests: () => ({ ...met.counts }),
@@ -86,8 +88,6 @@ export function openBucket(
 interface Met {
   readonly counts: Record<string, number>
   answered: boolean
-  /** The last one that may pass, and when. */
-  failure: { readonly error: unknown; readonly ms: number } | undefined
   readonly pace: Pace
 }
 
@@ -149,7 +149,7 @@ function observeRequests(client: S3Client, met: Met): void {
         const status = statusOf(error)
         met.answered ||= status !== undefined
         const mayPass = status === undefined || status === 429 || status >= 500
-        if (mayPass) met.failure = { error, ms: performance.now() }
+        if (mayPass) noteFailure(error)
         if (status === 429 || status === 503) met.pace.throttled()
         throw error
       }

@@ -5,7 +5,7 @@
 import { DroverError, systemCode } from '../../lib/errors.ts'
 import type { ErrorCode } from '../../lib/errors.ts'
 import type { Meaning } from './meanings.ts'
-import { BY_NAME, BY_STATUS, BY_SYSTEM, MISTAKES, TLS } from './meanings.ts'
+import { BY_NAME, BY_STATUS, BY_SYSTEM, MISTAKES, NO_SERVER, TLS } from './meanings.ts'
 
 const RETRYABLE: readonly ErrorCode[] = ['TARGET_UNREACHABLE', 'TARGET_THROTTLED', 'NO_SPACE']
 
@@ -31,12 +31,15 @@ function saidBy(error: unknown): Said {
 export const statusOf = (error: unknown): number | undefined => saidBy(error).status
 
 /**
- * Whether the server said that there is no such object, in a bucket that is there. Some say 404 for
- * a user they do not know, too; what has no code of its own is the answer to a HEAD.
+ * Whether the server said that there is no such object, in a bucket that is there. Only its code
+ * says so: some answer 404 for a user they do not know, and a front-end for any path it has not.
  */
-export function isAbsent(error: unknown): boolean {
+export const isAbsent = (error: unknown): boolean => saidBy(error).name === 'NoSuchKey'
+
+/** The same of the answer to a HEAD, which has no body that a code could stand in. */
+export function isAbsentForHead(error: unknown): boolean {
   const { name, status } = saidBy(error)
-  return name === 'NoSuchKey' || (status === 404 && NAMELESS.includes(name ?? ''))
+  return isAbsent(error) || (status === 404 && NAMELESS.includes(name ?? ''))
 }
 
 /** What the SDK calls an error of which the server told the status only. */
@@ -99,6 +102,19 @@ export function s3Error(error: unknown, doing: string, where: string): DroverErr
   })
 }
 
+/** What kept credentials from coming, in our words: a service other than the target may be it. */
+export function credentialsError(error: unknown, doing: string, where: string): DroverError {
+  const said = s3Error(error, doing, where)
+  if (said.code === 'TARGET_CREDENTIALS' || said.code === 'INVALID_CONFIG') return said
+  const system = systemOf(error)
+  const why = system === undefined ? 'in time' : `(${system})`
+  return new DroverError(
+    'TARGET_CREDENTIALS',
+    `${doing} at ${where}: who gives out the credentials does not answer ${why}: check the role, the metadata service and the proxy`,
+    { details: system === undefined ? {} : { system }, retryable: true, cause: error },
+  )
+}
+
 function meaningOf(error: unknown, said: Said, system: string | undefined): Meaning {
   if (isOfCredentials(error)) {
     return [
@@ -112,6 +128,8 @@ function meaningOf(error: unknown, said: Said, system: string | undefined): Mean
   if (system === undefined && said.status === undefined && MISTAKES.includes(said.name ?? '')) {
     return ['INTERNAL', `a mistake in Drover or in the SDK (${String(error)})`]
   }
+  if (said.status === 404)
+    return ['TARGET_UNREACHABLE', `it answered 404 ${said.name}: ${NO_SERVER}`]
   const byStatus = BY_STATUS[said.status ?? 0]
   if (byStatus) return byStatus
   if (said.name === 'TimeoutError' || said.name === 'AbortError') {

@@ -3,6 +3,7 @@ import type { ListObjectsV2Output, _Object } from '@aws-sdk/client-s3'
 import { DroverError } from '../../lib/errors.ts'
 import type { Key } from '../../backupstore/layout.ts'
 import type { ObjectInfo } from '../../backupstore/object-store.ts'
+import { NO_SERVER } from './meanings.ts'
 
 const isPlain = (key: string): boolean =>
   key.split('/').every((part) => !['', '.', '..'].includes(part)) && !key.includes('\0')
@@ -89,10 +90,7 @@ export const senseless = (what: string, cause?: unknown): DroverError =>
 
 /** For an answer that lacks what every S3 server tells. */
 export const noServer = (what: string): DroverError =>
-  new DroverError(
-    'TARGET_UNREACHABLE',
-    `the answer tells ${what}: is it an S3 server that answers there? Check the endpoint and the proxy`,
-  )
+  new DroverError('TARGET_UNREACHABLE', `the answer tells ${what}: ${NO_SERVER}`)
 
 const unsafe = (key: string): DroverError =>
   new DroverError('UNSAFE_PATH', `${JSON.stringify(key)} is not a plain key`, { details: { key } })

@@ -76,6 +76,9 @@ export const TLS: Meaning = [
   "the server's certificate is not trusted: give its authority in AWS_CERT (PEM)",
 ]
 
+/** What to look at where an answer is none of S3. */
+export const NO_SERVER = 'is it an S3 server that answers there? Check the endpoint and the proxy'
+
 /** By Node's code of a system error. */
 export const BY_SYSTEM: Readonly<Record<string, Meaning>> = {
   ENOTFOUND: ['TARGET_UNREACHABLE', 'its name is not known: check the endpoint and the DNS'],

@@ -6,7 +6,7 @@ import type { PutObjectCommandInput, S3Client } from '@aws-sdk/client-s3'
 import { Upload } from '@aws-sdk/lib-storage'
 import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import type { Key, RunId } from '../../backupstore/layout.ts'
-import { IMAGES_PREFIX, stagingKey } from '../../backupstore/layout.ts'
+import { BLOCKS_PREFIX, stagingKey } from '../../backupstore/layout.ts'
 import type {
   Body,
   CallOptions,
@@ -49,8 +49,8 @@ export function openPuts(
     Bucket,
     Key: keys.of(key),
     ...encryptionOf(settings),
-    // a lock lives for minutes, and cold storage charges for a month
-    ...(key.startsWith(IMAGES_PREFIX) ? storageClassOf(settings) : {}),
+    // a lock lives for minutes, and cold storage charges for a month; a config is read all the time
+    ...(key.startsWith(BLOCKS_PREFIX) ? storageClassOf(settings) : {}),
   })
 
   /** An object that nobody else knows. */

@@ -12,7 +12,7 @@ import type {
 import { dropBody, piecesOf, readBody } from './body.ts'
 import { Cut } from './call.ts'
 import type { Bucket } from './client.ts'
-import { isAbsent, isEmptyRange, s3Error } from './errors.ts'
+import { isAbsent, isAbsentForHead, isEmptyRange, s3Error } from './errors.ts'
 import { infoFrom, noServer } from './keys.ts'
 
 /** Cuts in a row, without a byte in between, until a stream is given up. */
@@ -46,7 +46,7 @@ export function openReads({
       const command = new HeadObjectCommand({ Bucket, Key: keys.of(key) })
       return infoOf(key, await client.send(command, { abortSignal: signal }))
     } catch (error) {
-      if (isAbsent(error)) return undefined
+      if (isAbsentForHead(error)) return undefined
       throw error
     }
   }
@@ -55,11 +55,12 @@ export function openReads({
     try {
       const found = await get(key, signal, { Range: 'bytes=0-0' })
       if (!found) return undefined
-      const { Body, ContentLength = 0 } = found
+      const info = infoOf(key, found)
+      const { Body, ContentLength } = found
       // taken to its end, so that the connection can be used again
-      if (ContentLength > 1) dropBody(Body)
+      if (ContentLength === undefined || ContentLength > 1) dropBody(Body)
       else await readBody(Body, ContentLength, signal, () => undefined)
-      return infoOf(key, found)
+      return info
     } catch (error) {
       if (isEmptyRange(error)) return head(key, signal)
       throw error
@@ -85,6 +86,12 @@ export function openReads({
       throwIfAborted(signal)
       try {
         for await (const chunk of piecesOf(body, end - at, signal ?? never)) {
+          const left = end - at
+          if (chunk.length > left) {
+            // the server knows no ranges; the rest is let go of
+            if (left > 0) yield chunk.subarray(0, left)
+            return
+          }
           at += chunk.length
           cuts = 0
           yield chunk
@@ -148,16 +155,16 @@ export function openReads({
       const once = async (signal: AbortSignal) => {
         const found = await get(key, signal)
         if (!found) return undefined
-        const { Body, ContentLength } = found
-        let length = ContentLength ?? 0
-        if (length > into.length) dropBody(Body)
-        else {
-          length = 0
-          await readBody(Body, ContentLength, signal, (chunk) => {
-            if (length + chunk.length <= into.length) into.set(chunk, length)
-            length += chunk.length
-          })
+        const { sizeBytes } = infoOf(key, found)
+        if (sizeBytes > into.length) {
+          dropBody(found.Body)
+          return sizeBytes
         }
+        let length = 0
+        await readBody(found.Body, sizeBytes, signal, (chunk) => {
+          if (length + chunk.length <= into.length) into.set(chunk, length)
+          length += chunk.length
+        })
         return length
       }
       return transfers(() => during(about, once))
@@ -169,14 +176,24 @@ async function* none(): AsyncGenerator<Uint8Array> {
   // an object without a byte
 }
 
+/**
+ * What every S3 server tells of an object.
+ * @throws DroverError TARGET_UNREACHABLE for the answer of something else, and lets go of its body
+ */
 function infoOf(
   key: Key,
   answer: (GetObjectCommandOutput | HeadObjectCommandOutput) & {
     ContentRange?: string | undefined
   },
 ): ObjectInfo {
-  const total = /\/(\d+)$/.exec(answer.ContentRange ?? '')?.[1]
-  const size = total === undefined ? answer.ContentLength : Number(total)
-  if (size === undefined) throw noServer(`no length of ${key}`)
-  return infoFrom(key, size, answer.LastModified, answer.ETag)
+  try {
+    const total = /\/(\d+)$/.exec(answer.ContentRange ?? '')?.[1]
+    const size = total === undefined ? answer.ContentLength : Number(total)
+    if (size === undefined) throw noServer(`no length of ${key}`)
+    if (!answer.ETag) throw noServer(`no ETag of ${key}`)
+    return infoFrom(key, size, answer.LastModified, answer.ETag)
+  } catch (error) {
+    if ('Body' in answer) dropBody(answer.Body)
+    throw error
+  }
 }

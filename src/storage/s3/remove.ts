@@ -1,14 +1,19 @@
 /** Removing objects, many in one request where the server knows how. */
 import { DeleteObjectCommand, DeleteObjectsCommand } from '@aws-sdk/client-s3'
-import pLimit from 'p-limit'
+import type { DeleteObjectCommandOutput, DeleteObjectsCommandOutput } from '@aws-sdk/client-s3'
+import { DroverError } from '../../lib/errors.ts'
+import { runLanes } from '../../lib/lanes.ts'
 import type { Key } from '../../backupstore/layout.ts'
 import type { RemovedMany, WriteCallOptions } from '../../backupstore/object-store.ts'
 import type { Bucket } from './client.ts'
 import { isAbsent, isNotImplemented, s3Error } from './errors.ts'
+import { noServer } from './keys.ts'
 import { beforeEachAttempt } from './put.ts'
 
 /** Objects removed at once where the server takes one a request. */
 const REMOVERS = 8
+/** Fewer than a request may name: a slow server is not to be silent for so long as to be given up. */
+export const MOST_A_REQUEST = 250
 
 export function openRemovals({ client, name: Bucket, keys, where, during }: Bucket) {
   let knowsBatches = true
@@ -19,7 +24,7 @@ export function openRemovals({ client, name: Bucket, keys, where, during }: Buck
       const command = new DeleteObjectCommand({ Bucket, Key: keys.of(key) })
       beforeEachAttempt(command, before)
       try {
-        await client.send(command, { abortSignal: joined })
+        requireRemoval(key, await client.send(command, { abortSignal: joined }))
       } catch (error) {
         if (!isAbsent(error)) throw error
       }
@@ -27,15 +32,22 @@ export function openRemovals({ client, name: Bucket, keys, where, during }: Buck
     return true
   }
 
+  /** The first failure ends it; what is under way by then is waited for, and counts. */
   async function removeEach(all: readonly Key[], options: WriteCallOptions): Promise<RemovedMany> {
-    await pLimit(REMOVERS).map(all, (key) => remove(key, options))
-    return { removed: all }
+    const gone = new Set<Key>()
+    const signal = options.signal ?? new AbortController().signal
+    const failure = await runLanes(Array(REMOVERS).fill(0), all.values(), signal, async (key) => {
+      await remove(key, options)
+      gone.add(key)
+    }).then(() => undefined, asFailure)
+    const removed = all.filter((key) => gone.has(key))
+    return failure ? { removed, failure } : { removed }
   }
 
   /** Undefined when the server knows no such request. */
   async function removeBatch(all: readonly Key[], { signal, before }: WriteCallOptions) {
     const Objects = all.map((key) => ({ Key: keys.of(key) }))
-    const command = new DeleteObjectsCommand({ Bucket, Delete: { Objects, Quiet: true } })
+    const command = new DeleteObjectsCommand({ Bucket, Delete: { Objects, Quiet: false } })
     beforeEachAttempt(command, before)
     return during({ doing: `removing ${all.length} objects`, signal }, (joined) =>
       client.send(command, { abortSignal: joined }).catch((error: unknown) => {
@@ -45,22 +57,61 @@ export function openRemovals({ client, name: Bucket, keys, where, during }: Buck
     )
   }
 
+  /** Gone is only what the server says is gone. */
+  function judged(all: readonly Key[], answer: DeleteObjectsCommandOutput): RemovedMany {
+    const { Deleted = [], Errors = [] } = answer
+    const gone = new Set(Deleted.map(({ Key }) => Key))
+    const codes = new Map<string | undefined, string>()
+    for (const { Key, Code = 'Unknown' } of Errors) {
+      if (Code === 'NoSuchKey') gone.add(Key)
+      else codes.set(Key, Code)
+    }
+    const isGone = (key: Key) => gone.has(keys.of(key)) && !codes.has(keys.of(key))
+    const removed = all.filter(isGone)
+    if (removed.length === all.length) return { removed }
+    const left = all.length - removed.length
+    const [code] = codes.values()
+    const refused =
+      code === undefined
+        ? noServer('not that all objects are gone')
+        : Object.assign(new Error(`${left} were refused`), { name: code })
+    return { removed, failure: s3Error(refused, `removing ${left} objects`, where) }
+  }
+
+  async function removeSome(some: readonly Key[], options: WriteCallOptions): Promise<RemovedMany> {
+    try {
+      const answer = knowsBatches ? await removeBatch(some, options) : undefined
+      knowsBatches = answer !== undefined
+      return answer ? judged(some, answer) : await removeEach(some, options)
+    } catch (error) {
+      return { removed: [], failure: asFailure(error) }
+    }
+  }
+
   return {
     remove,
 
     async removeAll(all: readonly Key[], options: WriteCallOptions = {}): Promise<RemovedMany> {
-      const answer = knowsBatches ? await removeBatch(all, options) : undefined
-      knowsBatches = answer !== undefined
-      if (!answer) return removeEach(all, options)
-      const failed = new Map<string, string>()
-      for (const { Key = '', Code = 'Unknown' } of answer.Errors ?? []) {
-        if (Code !== 'NoSuchKey') failed.set(Key, Code)
+      const removed: Key[] = []
+      for (let from = 0; from < all.length; from += MOST_A_REQUEST) {
+        const some = await removeSome(all.slice(from, from + MOST_A_REQUEST), options)
+        removed.push(...some.removed)
+        if (some.failure) return { removed, failure: some.failure }
       }
-      const removed = all.filter((key) => !failed.has(keys.of(key)))
-      const [code] = failed.values()
-      if (code === undefined) return { removed }
-      const refused = Object.assign(new Error(`${failed.size} were refused`), { name: code })
-      return { removed, failure: s3Error(refused, `removing ${failed.size} objects`, where) }
+      return { removed }
     },
   }
+}
+
+/** A failure that is told beside what was removed before it. */
+function asFailure(error: unknown): DroverError {
+  if (error instanceof DroverError) return error
+  throw error
+}
+
+/** A page of the web is an answer of 200, too; not all servers give their answers an id. */
+function requireRemoval(key: Key, { $metadata }: DeleteObjectCommandOutput): void {
+  const { httpStatusCode, requestId } = $metadata
+  if (httpStatusCode === 204 || (httpStatusCode === 200 && requestId !== undefined)) return
+  throw noServer(`not that ${key} is gone`)
 }

@@ -9,6 +9,8 @@ import { statusOf } from './errors.ts'
 const FIRST_PAUSE_MS = 100
 const FIRST_PAUSE_WHEN_THROTTLED_MS = 500
 const LONGEST_PAUSE_MS = 5000
+/** However much longer a server asks for. */
+const LONGEST_ASKED_MS = 60_000
 /** As long as the server never answered: its name may be wrong, which waiting does not mend. */
 const TRIES_OF_A_STRANGER = 4
 
@@ -35,10 +37,16 @@ export function retryUntilDeadline(hasAnswered: () => boolean): Strategy {
       }
       const first = errorType === 'THROTTLING' ? FIRST_PAUSE_WHEN_THROTTLED_MS : FIRST_PAUSE_MS
       const pauseMs = Math.random() * Math.min(LONGEST_PAUSE_MS, first * 2 ** tries)
-      const askedMs = retryAfterHint ? retryAfterHint.getTime() - Date.now() : 0
-      return Promise.resolve(token(tries, Math.max(pauseMs, askedMs)))
+      return Promise.resolve(token(tries, Math.max(pauseMs, askedMs(retryAfterHint))))
     },
   }
+}
+
+function askedMs(until: Date | undefined): number {
+  if (!until) return 0
+  const ms = until.getTime() - Date.now()
+  // a time that no Date can hold
+  return Number.isNaN(ms) ? LONGEST_ASKED_MS : Math.min(LONGEST_ASKED_MS, ms)
 }
 
 const token = (tries: number, pauseMs: number) => ({

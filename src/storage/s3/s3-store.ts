@@ -38,8 +38,9 @@ export function openS3Store(target: S3Target, run: RunId, settings: StorageSetti
         const page = await during(about, (signal) => client.send(command, { abortSignal: signal }))
         const infos = keys.pageOf(page, prefix)
         if (infos.length > 0) yield infos
-        more = page.IsTruncated ?? false
         const next = page.NextContinuationToken
+        // who names a next page has one, whatever else is left out
+        more = page.IsTruncated ?? next !== undefined
         if (more && (next === undefined || next === token)) throw senseless('no next page')
         token = next
       }
