@@ -70,6 +70,12 @@ describe('the environment', () => {
     assert.equal(s3({ VIRTUAL_HOSTED_STYLE: 'false' }).virtualHosted, false)
   })
 
+  it('takes any storage class whose objects can be read at once', () => {
+    for (const name of ['GLACIER_IR', 'STANDARD_IA', 'ONEZONE_IA']) {
+      assert.equal(s3({ DROVER_S3_STORAGE_CLASS: name }).storageClass, name)
+    }
+  })
+
   it('takes certificates as PEM and as base64 of PEM', () => {
     assert.equal(s3({ AWS_CERT: PEM }).ca, PEM)
     assert.equal(s3({ AWS_CERT: Buffer.from(PEM).toString('base64') }).ca, PEM)
@@ -120,6 +126,14 @@ describe('the environment', () => {
     'a storage class that is no word': [
       { DROVER_S3_STORAGE_CLASS: 'a b' },
       /STORAGE_CLASS: expected/,
+    ],
+    'a storage class that is read after hours': [
+      { DROVER_S3_STORAGE_CLASS: 'GLACIER' },
+      /read at once.*GLACIER_IR.*got "GLACIER"/,
+    ],
+    'the deepest storage class': [
+      { DROVER_S3_STORAGE_CLASS: 'DEEP_ARCHIVE' },
+      /read at once.*got "DEEP_ARCHIVE"/,
     ],
     'a deadline without sense': [{ DROVER_CALL_TIMEOUT: 'soon' }, /from 1s to 1h, got "soon"/],
     'a deadline of nothing': [{ DROVER_CALL_TIMEOUT: '0' }, /from 1s to 1h/],

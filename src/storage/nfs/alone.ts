@@ -4,8 +4,9 @@
  * The file stays: another process may be waiting for the lock on it.
  */
 import { constants } from 'node:fs'
+import type { FileHandle } from 'node:fs/promises'
 import { open } from 'node:fs/promises'
-import { DroverError } from '../../lib/errors.ts'
+import { DroverError, systemCode } from '../../lib/errors.ts'
 import { runProgram } from './run-program.ts'
 
 const { O_WRONLY, O_CREAT, O_NOFOLLOW } = constants
@@ -18,7 +19,7 @@ export async function alone<T>(
   work: () => Promise<T>,
 ): Promise<T> {
   alive()
-  const file = await open(`${mountPoint}.lock`, O_WRONLY | O_CREAT | O_NOFOLLOW, 0o600)
+  const file = await openLock(`${mountPoint}.lock`)
   try {
     // Our deadline and not one of its own: BusyBox has none. Without that program, or with one that
     // cannot do it, two may mount at once; that is seen, and costs another try.
@@ -33,5 +34,17 @@ export async function alone<T>(
     return await work()
   } finally {
     await file.close()
+  }
+}
+
+async function openLock(path: string): Promise<FileHandle> {
+  try {
+    return await open(path, O_WRONLY | O_CREAT | O_NOFOLLOW, 0o600)
+  } catch (cause) {
+    throw new DroverError(
+      'INVALID_CONFIG',
+      `${path} cannot be used as a lock (${systemCode(cause) ?? String(cause)}): expected a plain file of ours in DROVER_MOUNT_DIR`,
+      { details: { path }, cause },
+    )
   }
 }

@@ -75,8 +75,8 @@ export class HelperKeeper {
     const predecessors = this.#started++
     try {
       if (this.#closed) throw new DroverError('INTERNAL', 'the target was closed')
-      // one that hung has had all the patience there is: its successor's server is asked once
-      const isNext = predecessors > 0
+      // a server that let one hang has had its patience, and who calls now wants to get away
+      const isNext = this.#hasStrayed
       const startingPatience = LEAST_OPENING_MS / callTimeoutMs
       if (isNext) await helper.call('hello', {}, { patience: Math.max(1, startingPatience) })
       const opening = { place, run, predecessors, windows: helper.windows.count, grantMs }

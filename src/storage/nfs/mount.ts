@@ -77,7 +77,7 @@ async function mountAndEnter(
 
 async function leave(place: NfsPlace, mountPoint: string): Promise<void> {
   process.chdir('/')
-  const opening = { alive: () => undefined, signal: AbortSignal.timeout(place.stepMs) }
+  const opening = { alive: () => undefined, signal: new AbortController().signal }
   await alone(mountPoint, place, opening, () => unmount(place, mountPoint, place.stepMs))
 }
 
@@ -136,9 +136,9 @@ async function enter(
   } catch (error) {
     process.chdir('/')
     // what the kernel says of a share that was replaced depends on how it finds out
-    if (systemCode(error) === 'ESTALE' || (wasMounted && systemCode(error) === 'EIO'))
-      return 'stale'
-    if (systemCode(error) === 'ENOENT') return 'gone'
+    const code = systemCode(error)
+    if (code === 'ESTALE' || (code === 'EIO' && wasMounted)) return 'stale'
+    if (code === 'ENOENT') return 'gone'
     throw targetError(error, `entering ${place.source}`)
   }
 }

@@ -66,7 +66,7 @@ test('says it line by line for a person', async () => {
 })
 
 test('warns of a mount whose listings may be old', async () => {
-  const { target } = await openTarget('cached', ['soft', 'timeo=10', 'retrans=1', 'ac'])
+  const { target } = await openTarget('cached', ['soft', 'timeo=10', 'retrans=1', 'actimeo=30'])
   const { code, having, step } = await doctor(target)
   assert.equal(code, 0)
   assert.ok(having('warning').includes('mount options'))

@@ -4,7 +4,17 @@
  */
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { chmod, mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  chown,
+  mkdir,
+  readFile,
+  readdir,
+  rmdir,
+  symlink,
+  unlink,
+  writeFile,
+} from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { describe, test } from 'node:test'
@@ -65,7 +75,9 @@ describe('mounting', { skip: needsRoot }, () => {
       const options = `nfsvers=${version},actimeo=1,soft,timeo=300,retry=2,nosuid,nodev,noexec`
       assert.deepEqual(rest, ['<-v>', '<-o>', `<${options}>`])
     }
-    assert.deepEqual(await readdir(mountDir), [], 'nothing is left of the mount point')
+    const [name = '', ...more] = await readdir(mountDir)
+    assert.deepEqual(more, [`${name}.lock`], 'one folder, to be used again')
+    assert.deepEqual(await readdir(join(mountDir, name)), [])
   })
 
   test('does not step down for any other failure, nor with options of the URL', async (t) => {
@@ -76,7 +88,7 @@ describe('mounting', { skip: needsRoot }, () => {
     const url = 'nfs://s:/p?nfsOptions=nfsvers=4.1,soft'
     await assert.rejects(old.open(url), hasCode('TARGET_UNSUPPORTED'))
     assert.equal((await old.log()).match(/<s:\/p>/g)?.length, 1)
-    assert.ok((await old.log()).includes('<nfsvers=4.1,soft,nosuid,nodev,noexec>'))
+    assert.ok((await old.log()).includes('<actimeo=1,nfsvers=4.1,soft,nosuid,nodev,noexec>'))
   })
 
   test('starts nothing for options that are not allowed', async (t) => {
@@ -100,9 +112,8 @@ describe('mounting', { skip: needsRoot }, () => {
   })
 
   test('does not believe a program that says it mounted and did not', async (t) => {
-    const { open, mountDir } = await withProgram(t, 'exit 0')
+    const { open } = await withProgram(t, 'exit 0')
     await assert.rejects(open('nfs://s:/p'), hasCode('TARGET_UNREACHABLE'))
-    assert.deepEqual(await readdir(mountDir), [])
   })
 
   test('that hangs ends at its deadline, with the program', async (t) => {
@@ -147,6 +158,63 @@ describe('mounting', { skip: needsRoot }, () => {
     const { mountDir, open } = await withProgram(t, 'exit 0')
     await writeFile(mountDir, 'a file')
     await assert.rejects(open('nfs://s:/p'), hasCode('INVALID_CONFIG'))
+  })
+
+  const unsafe: Record<string, (mountDir: string, folder: string) => Promise<unknown>> = {
+    'a link': (mountDir, folder) => symlink(folder, mountDir),
+    'writable by others': (mountDir) => mkdir(mountDir).then(() => chmod(mountDir, 0o777)),
+    "somebody else's": (mountDir) => mkdir(mountDir).then(() => chown(mountDir, 65_534, 65_534)),
+  }
+  for (const [what, make] of Object.entries(unsafe)) {
+    test(`refuses a place for mount points that is ${what}`, async (t) => {
+      const { mountDir, open, log, folder } = await withProgram(t, 'exit 0')
+      await make(mountDir, folder)
+      await assert.rejects(open('nfs://s:/p'), (error) => {
+        assert.ok(isDroverError(error, 'INVALID_CONFIG'))
+        assert.match(error.message, /DROVER_MOUNT_DIR/)
+        return true
+      })
+      assert.equal(await log(), '')
+    })
+  }
+
+  test('follows no link in the place of its lock or its mount point', async (t) => {
+    const { mountDir, open, log, folder } = await withProgram(t, failing('No route to host'))
+    await assert.rejects(open('nfs://s:/p'), hasCode('TARGET_UNREACHABLE'))
+    const mountPoint = join(mountDir, (await readdir(mountDir))[0] ?? '')
+    const before = await log()
+    await rmdir(mountPoint)
+    await symlink(folder, mountPoint)
+    await assert.rejects(open('nfs://s:/p'), hasCode('INVALID_CONFIG'))
+    await unlink(mountPoint)
+    await unlink(`${mountPoint}.lock`)
+    await symlink(join(folder, 'evil'), `${mountPoint}.lock`)
+    await assert.rejects(open('nfs://s:/p'), hasCode('INVALID_CONFIG'))
+    assert.ok(!(await readdir(folder)).includes('evil'))
+    assert.equal(await log(), before)
+  })
+
+  test('goes on without a lock where no program can take one', async (t) => {
+    const { folder, open } = await withProgram(t, failing('No route to host'))
+    const flock = join(folder, 'bin/flock')
+    await writeFile(flock, '#!/bin/sh\necho "flock: unrecognized option" >&2; exit 1\n')
+    await chmod(flock, 0o755)
+    await assert.rejects(open('nfs://s:/p'), /No route to host/)
+  })
+
+  test('does not wait for ever while another process mounts', async (t) => {
+    const { folder, open, log } = await withProgram(t, 'exit 0')
+    const flock = join(folder, 'bin/flock')
+    await writeFile(flock, '#!/bin/sh\nexec sleep 600\n')
+    await chmod(flock, 0o755)
+    await assert.rejects(open('nfs://s:/p', { callTimeoutMs: 1000 }), /mounting s:\/p for too long/)
+    assert.equal(await log(), '')
+  })
+
+  test('looks again where somebody else has just mounted it', async (t) => {
+    const { open, log } = await withProgram(t, failing('/m is busy or already mounted'))
+    await assert.rejects(open('nfs://s:/p'), /is somebody else unmounting it/)
+    assert.equal((await log()).match(/<s:\/p>/g)?.length, 4)
   })
 
   test('gives its programs nothing of our environment but the path', async (t) => {

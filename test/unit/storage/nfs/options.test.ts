@@ -23,15 +23,19 @@ describe('mount options', () => {
     ])
   })
 
-  test('of a URL are tried once, as they are', () => {
+  test('of a URL are tried once, in their order', () => {
     const { options } = nfs('nfs://s:/p?nfsOptions=nfsvers=4.1,soft&nfsOptions=timeo=50,noac')
-    assert.deepEqual(mountAttempts(options), ['nfsvers=4.1,soft,timeo=50,noac,nosuid,nodev,noexec'])
+    assert.deepEqual(mountAttempts(options), [
+      'actimeo=1,nfsvers=4.1,soft,timeo=50,noac,nosuid,nodev,noexec',
+    ])
   })
 
-  test('of a URL that say nothing of cached attributes keep listings fresh', () => {
-    assert.deepEqual(mountAttempts(['soft']), ['soft,actimeo=1,nosuid,nodev,noexec'])
+  test('of a URL keep listings fresh, and have the last word about that', () => {
+    assert.deepEqual(mountAttempts(['soft']), ['actimeo=1,soft,nosuid,nodev,noexec'])
     for (const said of ['ac', 'noac', 'actimeo=5', 'acregmin=0', 'acregmax=3', 'acdirmax=60']) {
-      assert.deepEqual(mountAttempts(['soft', said]), [`soft,${said},nosuid,nodev,noexec`])
+      assert.deepEqual(mountAttempts(['soft', said]), [
+        `actimeo=1,soft,${said},nosuid,nodev,noexec`,
+      ])
     }
   })
 
@@ -40,7 +44,7 @@ describe('mount options', () => {
     ['proto=tcp', 'proto=tcp6', 'proto=rdma', 'port=1', 'port=2049', 'port=65535'],
     ['soft', 'hard', 'softerr', 'timeo=300', 'retrans=0', 'retry=0', 'retry=10000'],
     ['actimeo=1', 'acregmin=0', 'acregmax=3', 'acdirmin=0', 'acdirmax=60', 'ac', 'noac'],
-    ['lookupcache=none', 'lookupcache=positive', 'cto', 'nocto', 'local_lock=none'],
+    ['lookupcache=none', 'lookupcache=positive', 'cto', 'local_lock=none'],
     ['rsize=1048576', 'wsize=65536', 'nconnect=16', 'max_connect=1', 'noresvport'],
     ['sec=sys', 'sec=krb5p', 'sec=krb5:krb5i:none', 'xprtsec=mtls', 'nolock'],
     ['clientaddr=10.0.0.1', 'clientaddr=fd00::1', 'ro', 'rw', 'noatime', 'nodiratime'],
@@ -48,7 +52,7 @@ describe('mount options', () => {
   ].flat()
   test('that are known are allowed', () => {
     for (const option of allowed) {
-      assert.deepEqual(mountAttempts([option, 'noac']), [`${option},noac,nosuid,nodev,noexec`])
+      assert.deepEqual(mountAttempts([option]), [`actimeo=1,${option},nosuid,nodev,noexec`])
     }
   })
 
@@ -60,6 +64,8 @@ describe('mount options', () => {
     ['addr=10.0.0.1', 'mountaddr=10.0.0.1', 'mounthost=evil', 'mountport=1', 'mountproto=udp'],
     ['proto=udp', 'udp', 'nfsvers=3', 'nfsvers=4.3', 'vers=2', 'v4', 'nfsvers'],
     ['helper=/bin/sh', 'uhelper=x', 'sloppy', 'namlen=1', 'nonsense', 'nonsense=1'],
+    // lets an opened file be an old one
+    ['nocto'],
     // names that every object has
     ['constructor', 'constructor=1', '__proto__', 'toString=1', 'hasOwnProperty'],
   ].flat()

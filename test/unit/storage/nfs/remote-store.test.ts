@@ -340,6 +340,46 @@ describe('permission to change something', () => {
   })
 })
 
+describe('a publication', () => {
+  test('that is cancelled is over: what is rejected did not happen', async (t) => {
+    const { store, folder } = await openRemote(t)
+    const area = await store.openStaging?.()
+    assert.ok(area)
+    for (let n = 0; n < 30; n++) {
+      const abort = new AbortController()
+      const key = `${KEY}-${n}`
+      const before = () => {
+        if (n % 2 === 0) setImmediate(() => abort.abort(lost))
+        else void delay(n % 3).then(() => abort.abort(lost))
+      }
+      await area.add(key, Buffer.from('x'))
+      const isPublished: boolean = await area.publish(before, { signal: abort.signal }).then(
+        () => true,
+        (error: unknown) => {
+          assert.equal(error, lost)
+          return false
+        },
+      )
+      await area.discard()
+      assert.equal((await store.stat(key)) !== undefined, isPublished, `round ${n}`)
+    }
+    await store.close()
+    assert.ok((await filesBelow(folder)).every((name) => name.startsWith(KEY)))
+  })
+
+  test('that is cancelled before it began publishes nothing', async (t) => {
+    const { store, folder } = await openRemote(t)
+    const area = await store.openStaging?.()
+    assert.ok(area)
+    await area.add(KEY, Buffer.from('x'))
+    const signal = AbortSignal.abort(lost)
+    const publishing = area.publish(() => undefined, { signal })
+    await assert.rejects(publishing, (error) => error === lost)
+    await area.discard()
+    assert.deepEqual(await filesBelow(folder), [])
+  })
+})
+
 describe('an add that was cancelled', () => {
   test('is taken back when it was done all the same', async (t) => {
     const { store, helper, folder } = await openRemote(t)
