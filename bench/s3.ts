@@ -2,9 +2,11 @@
  * Speed on an S3 server, beside restic on the same one: `npm run bench:s3`. The server is Ceph on
  * loopback, in memory, on the processors that the clients need, too; drover and restic take turns.
  *
- *   npm run bench:s3 -- [--runs N] [--json] [--image FILE] [--no-delay] [--levels 1,2,4]
+ *   npm run bench:s3 -- [--runs N] [--json] [--image FILE] [--levels 1,2,4]
+ *                       [--no-delay] [--no-delay-server]
  *
- * A second table puts 20 ms between client and server, each way of which takes half: there, what
+ * With --no-delay-server the server sends small answers at once (tcp_nodelay), which it does not do
+ * as it is packaged. A second table, left out by --no-delay, puts 20 ms between client and server, each way of which takes half: there, what
  * counts is how many requests go side by side.
  */
 import { execFileSync } from 'node:child_process'
@@ -28,6 +30,7 @@ const { values } = parseArgs({
     json: { type: 'boolean', default: false },
     image: { type: 'string' },
     'no-delay': { type: 'boolean', default: false },
+    'no-delay-server': { type: 'boolean', default: false },
     levels: { type: 'string', default: '1,2,4,8,16' },
   },
 })
@@ -52,14 +55,14 @@ const image = values.image ?? benchImage(join(tmpdir(), 'drover-bench-image'))
 const sizeMiB = statSync(image).size / 1024 ** 2
 execFileSync('cat', [image], { stdio: ['ignore', 'ignore', 'inherit'] }) // into the page cache
 
-const ceph = await startCeph()
+const ceph = await startCeph({ noDelay: values['no-delay-server'] })
 try {
   const bucket = await ceph.admin.makeBucket()
   const near = await compare(bucket, ceph.url, levels)
   const far = values['no-delay'] ? [] : await behindDelay(bucket)
   const facts = {
     ...about(),
-    server: 'Ceph radosgw on loopback (tcp_nodelay=1, memstore), on the same processors',
+    server: `Ceph radosgw on loopback (${values['no-delay-server'] ? 'tcp_nodelay=1' : 'as packaged'}, memstore), on the same processors`,
     restic: versionOf('restic', 'version'),
     runs,
   }

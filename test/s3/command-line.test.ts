@@ -320,7 +320,7 @@ describe('the requests of a command', { skip: noCeph, concurrency: 3 }, () => {
 
     const collected = await counted(space, 'gc', '--target', space.target, '--min-age', '0s')
     assert.equal(collected.document.removed, 1500)
-    assert.equal(collected.byKind.DeleteObjects, 2, '1000 keys a request')
+    assert.equal(collected.byKind.DeleteObjects, 6, '250 keys a request')
     assert.ok(collected.total <= 40, JSON.stringify(collected.byKind))
     await restores(space, 'disk', image)
 

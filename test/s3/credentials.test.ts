@@ -1,6 +1,9 @@
 /** Where the keys to a target may come from, and that they never show. */
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import type { AddressInfo } from 'node:net'
 import { describe, test } from 'node:test'
 import type { BucketSpace } from '../helpers/s3/bucket-space.ts'
 import { openSpace } from '../helpers/s3/bucket-space.ts'
@@ -11,6 +14,8 @@ import {
   startMetadata,
   startTokenService,
 } from '../helpers/s3/role-endpoints.ts'
+import { countSockets } from '../helpers/s3/tcp-proxy.ts'
+import { waitUntil } from '../helpers/wait-until.ts'
 
 describe('credentials', { skip: noCeph, concurrency: 4 }, () => {
   const ceph = cephForAll({ tls: true })
@@ -99,6 +104,42 @@ describe('credentials', { skip: noCeph, concurrency: 4 }, () => {
     assert.equal(sentToken(space), 'the-session')
     const wrong = { ...uri, AWS_CONTAINER_AUTHORIZATION_TOKEN: 'no' }
     await space.fails('TARGET_CREDENTIALS', ['list', '--target', space.target], wrong)
+  })
+
+  test('that do not come hold up neither the deadline nor an interruption', async (t) => {
+    const space = await openSpace(t, ceph())
+    const sockets = countSockets()
+    const silent = createServer((socket) => {
+      sockets.add(socket)
+      socket.on('error', () => undefined)
+    })
+    silent.listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    t.after(() => {
+      silent.close()
+      sockets.destroyAll()
+    })
+    const { port } = silent.address() as AddressInfo
+    const env = {
+      ...NONE,
+      AWS_CONTAINER_CREDENTIALS_FULL_URI: `http://127.0.0.1:${port}/v1/credentials`,
+      DROVER_CALL_TIMEOUT: '2s',
+    }
+    const list = ['list', '--target', space.target]
+    const startedMs = performance.now()
+    const { message } = await space.fails('TARGET_CREDENTIALS', list, env)
+    assert.match(message, /credentials does not answer in time.*within 2 s/)
+    assert.ok(performance.now() - startedMs < 10_000, 'within the deadline')
+
+    const before = sockets.counts().accepted
+    const run = space.start(list, { ...env, DROVER_CALL_TIMEOUT: '60s' })
+    await waitUntil(() => sockets.counts().accepted > before, 'it asks for credentials')
+    const interruptedMs = performance.now()
+    run.child.kill('SIGINT')
+    const { stdout } = await run.done
+    assert.equal(JSON.parse(stdout).error.code, 'INTERRUPTED')
+    assert.ok(performance.now() - interruptedMs < 5000, 'at once')
+    assert.equal(space.proxy.seen.length, 0)
   })
 
   test('that are nowhere, or half there, are asked for', async (t) => {

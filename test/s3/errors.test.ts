@@ -206,14 +206,19 @@ describe('an error of a target', { skip: noCeph, concurrency: 4 }, () => {
     const { open } = await openBench(t)
     const answers: Record<string, string> = {
       garbage: 'SSH-2.0-OpenSSH_9.2\r\n',
-      'a web page':
-        'HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 15\r\n\r\n<p>Welcome!</p>\n',
+      'a web page': page('200 OK', '<p>Welcome!</p>'),
+      'a login page': page('200 OK', '<!DOCTYPE html><html><body>Log in<br></body></html>'),
+      'a page that is not found': page('404 Not Found', '<html><body>Not Found</body></html>'),
+      'a page that is no XML': page('404 Not Found', '<!DOCTYPE html><p>Not <br>Found'),
+      'nothing that is found': page('404 Not Found', ''),
     }
     for (const [what, answer] of Object.entries(answers)) {
       const url = await serve(t, (socket) => socket.end(answer))
       const store = open({ url }, { callTimeoutMs: 1500 })
-      // a page that answers with 200 to all is taken for a server by some calls; never by a listing
-      await eachFails(store, 'TARGET_UNREACHABLE', what === 'garbage' ? everyCall : ['list'])
+      const errors = await eachFails(store, 'TARGET_UNREACHABLE')
+      for (const { message } of errors) {
+        if (what.includes('found')) assert.match(message, /is it an S3 server/, what)
+      }
     }
   })
 
@@ -281,6 +286,9 @@ describe('an error of another server', { skip: typeof versity === 'string' && ve
     await eachFails(open(server.keys, { region: 'eu-west-1' }), 'TARGET_WRONG_REGION')
   })
 })
+
+const page = (status: string, body: string): string =>
+  `HTTP/1.1 ${status}\r\ncontent-type: text/html\r\ncontent-length: ${body.length}\r\n\r\n${body}`
 
 /** A server that does this to each connection once it has sent something. Returns its URL. */
 async function serve(t: TestContext, act: (socket: Socket) => void): Promise<string> {

@@ -219,8 +219,10 @@ describe('a call that gets no answer', { skip: noCeph, concurrency: 4 }, () => {
     ],
     'a batch of removals': [
       stall('response', 0),
-      (store, signal) =>
-        store.removeAll?.([KEY], { ...(signal && { signal }) }) ?? Promise.resolve(),
+      async (store, signal) => {
+        const answer = await store.removeAll?.([KEY], { ...(signal && { signal }) })
+        if (answer?.failure) throw answer.failure
+      },
     ],
   }
   for (const [what, [rule, run]] of Object.entries(calls)) {
@@ -344,11 +346,12 @@ describe('what is sent', { skip: noCeph, concurrency: 4 }, () => {
 
   test('removes many by few requests, and tells which could not be removed', async (t) => {
     const { store, proxy, bucket } = await openBench(t)
-    const keys = Array.from({ length: 250 }, (_, n) => `backupstore/many/${n} & <${n}>`)
+    const keys = Array.from({ length: 300 }, (_, n) => `backupstore/many/${n} & <${n}>`)
     await Promise.all(keys.map((key) => ceph().admin.put(bucket, key, 'x')))
     const answer = await store.removeAll?.([...keys, 'backupstore/many/absent'])
     assert.equal(answer?.failure, undefined)
-    assert.deepEqual(proxy.counts(), { DeleteObjects: 1 })
+    assert.equal(answer?.removed.length, 301)
+    assert.deepEqual(proxy.counts(), { DeleteObjects: 2 }, '250 keys a request')
     assert.deepEqual(await ceph().admin.keys(bucket), [KEY])
   })
 
@@ -423,12 +426,14 @@ test(
     t.after(() => proxy.stop())
     const bucket = await server.admin.makeBucket()
     const block = 'backupstore/backing-images/blocks/aa/bb/aabb.blk'
+    const config = 'backupstore/backing-images/backing-images/disk/backing-image.cfg'
     const lock = 'backupstore/volumes/22/fc/BACKINGIMAGE/locks/lock-0123456789abcdef.lck'
     const sent = async (overrides: Overrides) => {
       const store = openTarget(`s3://${bucket}/`, { url: proxy.url, keys: server.keys }, overrides)
       t.after(() => store.close())
       proxy.forget()
       await store.put(block, bodyOf(BYTES))
+      await store.put(config, bodyOf(Buffer.from('config')))
       await store.put(lock, bodyOf(Buffer.from('lock')))
       return proxy.seen.map((request) => [
         headerOf(request, 'x-amz-server-side-encryption'),
@@ -437,8 +442,9 @@ test(
       ])
     }
     const none = [undefined, undefined, undefined]
-    assert.deepEqual(await sent({}), [none, none])
+    assert.deepEqual(await sent({}), [none, none, none])
     assert.deepEqual(await sent({ encryption: { kind: 'AES256' } }), [
+      ['AES256', undefined, undefined],
       ['AES256', undefined, undefined],
       ['AES256', undefined, undefined],
     ])
@@ -446,13 +452,16 @@ test(
     assert.deepEqual(await sent({ encryption: { kind: 'aws:kms', keyId: 'key-1' } }), [
       ['aws:kms', 'key-1', undefined],
       ['aws:kms', 'key-1', undefined],
+      ['aws:kms', 'key-1', undefined],
     ])
     assert.deepEqual(await sent({ encryption: { kind: 'aws:kms', keyId: undefined } }), [
+      ['aws:kms', undefined, undefined],
       ['aws:kms', undefined, undefined],
       ['aws:kms', undefined, undefined],
     ])
     assert.deepEqual(await sent({ storageClass: 'STANDARD_IA' }), [
       [undefined, undefined, 'STANDARD_IA'],
+      none,
       none,
     ])
   },

@@ -72,6 +72,7 @@ async function run<T>(
         return await heldUp.run(held, () => work(joined, tries))
       } catch (error) {
         if (!(error instanceof Cut)) throw error
+        held.by = error.cause
         if (tries === TRIES || joined.aborted) throw error.cause
         const pauseMs = Math.random() * FIRST_PAUSE_MS * 2 ** tries
         await delay(pauseMs, undefined, { signal: joined })

@@ -9,7 +9,7 @@ import type { RequestCounts } from '../../backupstore/object-store.ts'
 import type { TargetUrl } from '../../backupstore/target-url.ts'
 import type { S3Settings, StorageSettings } from '../settings.ts'
 import type { During } from './call.ts'
-import { noteFailure, openCalls } from './call.ts'
+import { openCalls } from './call.ts'
 import { statusOf } from './errors.ts'
 import { BucketKeys } from './keys.ts'
 import type { Pace } from './pace.ts'
@@ -148,8 +148,6 @@ function observeRequests(client: S3Client, met: Met): void {
       } catch (error) {
         const status = statusOf(error)
         met.answered ||= status !== undefined
-        const mayPass = status === undefined || status === 429 || status >= 500
-        if (mayPass) noteFailure(error)
         if (status === 429 || status === 503) met.pace.throttled()
         throw error
       }

@@ -107,7 +107,7 @@ export function credentialsError(error: unknown, doing: string, where: string): 
   const said = s3Error(error, doing, where)
   if (said.code === 'TARGET_CREDENTIALS' || said.code === 'INVALID_CONFIG') return said
   const system = systemOf(error)
-  const why = system === undefined ? 'in time' : `(${system})`
+  const why = said.code === 'INTERRUPTED' ? 'in time' : `(${system ?? saidBy(error).name})`
   return new DroverError(
     'TARGET_CREDENTIALS',
     `${doing} at ${where}: who gives out the credentials does not answer ${why}: check the role, the metadata service and the proxy`,

@@ -1,7 +1,8 @@
 /** Removing objects, many in one request where the server knows how. */
 import { DeleteObjectCommand, DeleteObjectsCommand } from '@aws-sdk/client-s3'
 import type { DeleteObjectCommandOutput, DeleteObjectsCommandOutput } from '@aws-sdk/client-s3'
-import { DroverError } from '../../lib/errors.ts'
+import type { ErrorCode } from '../../lib/errors.ts'
+import { DroverError, throwIfAborted } from '../../lib/errors.ts'
 import { runLanes } from '../../lib/lanes.ts'
 import type { Key } from '../../backupstore/layout.ts'
 import type { RemovedMany, WriteCallOptions } from '../../backupstore/object-store.ts'
@@ -13,7 +14,9 @@ import { beforeEachAttempt } from './put.ts'
 /** Objects removed at once where the server takes one a request. */
 const REMOVERS = 8
 /** Fewer than a request may name: a slow server is not to be silent for so long as to be given up. */
-export const MOST_A_REQUEST = 250
+const MOST_A_REQUEST = 250
+/** After these a removal may happen yet, so of several failures one of them has to be told. */
+const OPEN: readonly ErrorCode[] = ['TARGET_UNREACHABLE', 'TARGET_THROTTLED']
 
 export function openRemovals({ client, name: Bucket, keys, where, during }: Bucket) {
   let knowsBatches = true
@@ -35,12 +38,23 @@ export function openRemovals({ client, name: Bucket, keys, where, during }: Buck
   /** The first failure ends it; what is under way by then is waited for, and counts. */
   async function removeEach(all: readonly Key[], options: WriteCallOptions): Promise<RemovedMany> {
     const gone = new Set<Key>()
+    const failures: DroverError[] = []
+    const removeOne = async (key: Key) => {
+      try {
+        await remove(key, options)
+        gone.add(key)
+      } catch (error) {
+        failures.push(asFailure(error))
+        throw error
+      }
+    }
     const signal = options.signal ?? new AbortController().signal
-    const failure = await runLanes(Array(REMOVERS).fill(0), all.values(), signal, async (key) => {
-      await remove(key, options)
-      gone.add(key)
-    }).then(() => undefined, asFailure)
+    const ended = await runLanes(Array(REMOVERS).fill(0), all.values(), signal, removeOne).then(
+      () => undefined,
+      asFailure,
+    )
     const removed = all.filter((key) => gone.has(key))
+    const failure = failures.find(({ code }) => OPEN.includes(code)) ?? ended
     return failure ? { removed, failure } : { removed }
   }
 
@@ -92,6 +106,7 @@ export function openRemovals({ client, name: Bucket, keys, where, during }: Buck
     remove,
 
     async removeAll(all: readonly Key[], options: WriteCallOptions = {}): Promise<RemovedMany> {
+      throwIfAborted(options.signal)
       const removed: Key[] = []
       for (let from = 0; from < all.length; from += MOST_A_REQUEST) {
         const some = await removeSome(all.slice(from, from + MOST_A_REQUEST), options)

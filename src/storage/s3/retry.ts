@@ -4,6 +4,7 @@
  * a gateway that restarts under eight of them uses up before it is back.
  */
 import type { S3ClientConfig } from '@aws-sdk/client-s3'
+import { noteFailure } from './call.ts'
 import { statusOf } from './errors.ts'
 
 const FIRST_PAUSE_MS = 100
@@ -13,6 +14,9 @@ const LONGEST_PAUSE_MS = 5000
 const LONGEST_ASKED_MS = 60_000
 /** As long as the server never answered: its name may be wrong, which waiting does not mend. */
 const TRIES_OF_A_STRANGER = 4
+
+/** The SDK takes the server's time for a signature that was refused, and would do so for ever. */
+const TRIES_OF_A_CLOCK = 3
 
 /** Not implemented, no such version of HTTP, no space: the same answer would come again. */
 const NEVER_PASS = [501, 505, 507]
@@ -32,11 +36,15 @@ export function retryUntilDeadline(hasAnswered: () => boolean): Strategy {
       if (errorType === 'CLIENT_ERROR' || NEVER_PASS.includes(statusOf(error) ?? 0)) {
         return Promise.reject(new Error('it would fail again'))
       }
+      if (tries >= TRIES_OF_A_CLOCK && statusOf(error) === 403) {
+        return Promise.reject(new Error('the clock was set right in vain'))
+      }
       if (tries >= TRIES_OF_A_STRANGER && !hasAnswered()) {
         return Promise.reject(new Error('nobody answers'))
       }
       const first = errorType === 'THROTTLING' ? FIRST_PAUSE_WHEN_THROTTLED_MS : FIRST_PAUSE_MS
       const pauseMs = Math.random() * Math.min(LONGEST_PAUSE_MS, first * 2 ** tries)
+      noteFailure(error)
       return Promise.resolve(token(tries, Math.max(pauseMs, askedMs(retryAfterHint))))
     },
   }
