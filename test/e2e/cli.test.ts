@@ -193,7 +193,7 @@ describe('--json', { concurrency: 4 }, () => {
       fails(1, 'SOURCE_NOT_FOUND', ['backup', path('none.raw'), '--target', target]),
       fails(1, 'SOURCE_UNREADABLE', ['backup', space.store, '--target', target]),
       fails(1, 'TARGET_NOT_FOUND', ['list', '--target', `vfs://${path('none')}`]),
-      fails(1, 'TARGET_UNSUPPORTED', ['list', '--target', 's3://bucket@region/path']),
+      fails(1, 'TARGET_UNSUPPORTED', ['list', '--target', 'cifs://server/share']),
       fails(1, 'TARGET_UNSUPPORTED', ['list', '--target', 'https://example.org/store']),
       fails(1, 'NAME_CONFLICT', ['backup', path('other.raw'), '--target', target, '--name=disk']),
       fails(1, 'FILE_EXISTS', ['restore', url('disk'), path('other.raw')]),
