@@ -6,8 +6,8 @@
  *                       [--no-delay] [--no-delay-server]
  *
  * With --no-delay-server the server sends small answers at once (tcp_nodelay), which it does not do
- * as it is packaged. A second table, left out by --no-delay, puts 20 ms between client and server, each way of which takes half: there, what
- * counts is how many requests go side by side.
+ * as it is packaged. A second table, left out by --no-delay, puts 20 ms between client and server,
+ * half on each way: there, what counts is how many requests go side by side.
  */
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -82,15 +82,20 @@ async function behindDelay(bucket: string): Promise<Row[]> {
   const plan = { requestMs: DELAY_MS / 2, responseMs: DELAY_MS / 2 }
   const proxy = await startTcpProxy(ceph.port, () => plan)
   try {
-    const some = levels.filter((level) => level === 1 || level === 8)
-    return await compare(bucket, proxy.url, some)
+    // what is compared there is Drover with itself
+    return await compare(bucket, proxy.url, [1, 8], false)
   } finally {
     await proxy.stop()
   }
 }
 
 /** Each level's backup and restore, and restic's, in turn. */
-async function compare(bucket: string, endpoint: string, at: readonly number[]): Promise<Row[]> {
+async function compare(
+  bucket: string,
+  endpoint: string,
+  at: readonly number[],
+  withRestic = true,
+): Promise<Row[]> {
   const rows = new Map<string, Row>()
   const rowOf = (name: string): Row => {
     const row = rows.get(name) ?? { name, figures: [], toRestic: [] }
@@ -98,15 +103,17 @@ async function compare(bucket: string, endpoint: string, at: readonly number[]):
     return row
   }
   for (let run = 0; run < runs; run++) {
-    const theirs = await restic(bucket, endpoint)
-    rowOf('restic backup').figures.push(theirs.backup)
-    rowOf('restic restore --verify').figures.push(theirs.restore)
+    const theirs = withRestic ? await restic(bucket, endpoint) : undefined
+    if (theirs) {
+      rowOf('restic backup').figures.push(theirs.backup)
+      rowOf('restic restore --verify').figures.push(theirs.restore)
+    }
     for (const level of at) {
       const ours = await droverAt(level, bucket, endpoint)
       for (const verb of ['backup', 'restore'] as const) {
         const row = rowOf(`${verb}, concurrency ${level}`)
         row.figures.push(ours[verb])
-        row.toRestic.push(theirs[verb].wallSeconds / ours[verb].wallSeconds)
+        if (theirs) row.toRestic.push(theirs[verb].wallSeconds / ours[verb].wallSeconds)
         say(`${row.name}: ${ours[verb].wallSeconds.toFixed(2)} s`)
       }
     }
